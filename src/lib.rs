@@ -1,0 +1,18 @@
+//! certrelay
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod child;
+pub mod config;
+pub mod install;
+pub mod keys;
+pub mod links;
+pub mod reason;
+pub mod relay;
+pub mod runtime;
+pub mod schedule;
+pub mod status;
+pub mod store;
+pub mod wire;
+pub mod x509;
