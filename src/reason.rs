@@ -87,7 +87,7 @@ reasons! {
     /// The certificate is a CA's.
     NotALeaf = "not-a-leaf",
     /// The certificate has expired.
-    Expired = "expired",
+    Expired = "certificate-expired",
     /// The certificate is not valid yet.
     NotYetValid = "not-yet-valid",
     /// The certificate ends before it begins.
@@ -123,7 +123,7 @@ reasons! {
     /// The certificate is in use: the device named none, but it was the one just sent.
     AckedBare = "acked-bare",
     /// The rotation took longer than it may.
-    RotationExpired = "rotation-expired",
+    RotationExpired = "expired",
     /// The device never acknowledged its certificate.
     Undelivered = "undelivered",
     /// A newer key or certificate took its place.
@@ -146,12 +146,24 @@ reasons! {
     BodyLost = "body-lost",
     /// A new rotation began.
     Requested = "requested",
+    /// A device that nobody said is behind this core is tried.
+    Tried = "tried",
     /// A CSR was accepted.
     CsrAccepted = "csr-accepted",
     /// A certificate was accepted.
     CertificateAccepted = "certificate-accepted",
     /// A certificate was accepted although no trust anchors are configured.
     Unanchored = "unanchored",
+    /// The message repeats what is known.
+    Repeated = "repeated",
+    /// The cloud has taken the CSR.
+    CloudTook = "cloud-took",
+    /// A bare ack came; the certificate goes out once more, to see that the ack is about it.
+    EchoAsked = "echo-asked",
+    /// A message arrived at the cloud's broker.
+    AtBroker = "at-broker",
+    /// The link refuses the message for good.
+    LinkRefused = "link-refused",
     /// One error a child, code and hour goes to the cloud; this one did not.
     ErrorSuppressed = "error-suppressed",
 }

@@ -83,22 +83,20 @@ pub struct Now {
     pub wall: Option<Timestamp>,
 }
 
-/// When something happened, by whichever clocks could tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// When something happened, by whichever clocks can tell. Stored as its wall time alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Option<Timestamp>", into = "Option<Timestamp>")]
 pub struct Stamp {
-    tick: Option<Tick>,
     wall: Option<Timestamp>,
+    tick: Option<Tick>,
+    /// The tick is that of a restart; it happened before.
+    restored: bool,
 }
 
 impl Stamp {
     /// Happened now.
     pub fn now(now: Now) -> Self {
-        Self { tick: Some(now.tick), wall: now.wall }
-    }
-
-    /// Happened before this process started, at this time if it was known.
-    pub fn stored(wall: Option<Timestamp>) -> Self {
-        Self { tick: None, wall }
+        Self { wall: now.wall, tick: Some(now.tick), restored: false }
     }
 
     /// The wall time, which is what outlives the process.
@@ -106,14 +104,27 @@ impl Stamp {
         self.wall
     }
 
-    /// How long ago; `None` when no clock can tell. The monotonic clock goes first: a wall clock
-    /// that was set in between changes nothing.
-    pub fn elapsed(self, now: Now) -> Option<Duration> {
-        match (self.tick, self.wall, now.wall) {
-            (Some(tick), _, _) => Some(now.tick - tick),
-            (None, Some(then), Some(wall)) => Some(wall - then),
-            _ => None,
+    /// Tells a stamp that came from the store when this process took it over: from then on it has
+    /// an age even without a trusted clock.
+    pub fn restore(&mut self, now: Now) {
+        if self.tick.is_none() {
+            self.tick = Some(now.tick);
+            self.restored = true;
         }
+    }
+
+    /// How long ago, at the least; `None` when no clock can tell.
+    ///
+    /// Within one process the monotonic clock alone counts, so that a wall clock that is set
+    /// changes nothing. For an older stamp it is the time since the restart, or more where the
+    /// trusted wall clock says so.
+    pub fn elapsed(self, now: Now) -> Option<Duration> {
+        let by_tick = self.tick.map(|tick| now.tick - tick);
+        if by_tick.is_some() && !self.restored {
+            return by_tick;
+        }
+        let by_wall = self.wall.zip(now.wall).map(|(then, wall)| wall - then);
+        by_tick.max(by_wall)
     }
 
     /// Whether it is known to be at least `age` ago.
@@ -121,14 +132,23 @@ impl Stamp {
         self.elapsed(now).is_some_and(|elapsed| elapsed >= age)
     }
 
-    /// Whether it is known to be less than `age` ago.
+    /// Whether it is known to be less than `age` ago. For a stamp of an earlier process only a
+    /// trusted wall clock can tell.
     pub fn is_within(self, age: Duration, now: Now) -> bool {
-        self.elapsed(now).is_some_and(|elapsed| elapsed < age)
+        let elapsed = match (self.restored, self.wall, now.wall) {
+            (false, ..) => self.elapsed(now),
+            (true, Some(then), Some(wall)) => Some(wall - then),
+            (true, ..) => None,
+        };
+        elapsed.is_some_and(|elapsed| elapsed < age)
     }
 
-    /// Fills in the wall time of a stamp that was taken, or stored, without one. A stamp of this
-    /// process keeps its true age; one of an earlier process counts from now, which can only make
-    /// it look younger than it is. Returns whether it changed.
+    /// When, on the monotonic clock, it will be `age` ago by what is known now.
+    pub fn reaches(self, age: Duration, now: Now) -> Option<Tick> {
+        self.elapsed(now).map(|elapsed| now.tick + age.saturating_sub(elapsed))
+    }
+
+    /// Fills in the wall time of a stamp that was taken without one. Returns whether it changed.
     pub fn settle(&mut self, now: Now) -> bool {
         let (None, Some(wall)) = (self.wall, now.wall) else {
             return false;
@@ -136,6 +156,18 @@ impl Stamp {
         let age = self.elapsed(now).unwrap_or_default();
         self.wall = Some(Timestamp(wall.0.saturating_sub(millis(age))));
         true
+    }
+}
+
+impl From<Option<Timestamp>> for Stamp {
+    fn from(wall: Option<Timestamp>) -> Self {
+        Self { wall, tick: None, restored: false }
+    }
+}
+
+impl From<Stamp> for Option<Timestamp> {
+    fn from(stamp: Stamp) -> Self {
+        stamp.wall
     }
 }
 
@@ -239,12 +271,16 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_stamp_has_an_age_only_while_the_clock_is_trusted() {
-        let stamp = Stamp::stored(Some(Timestamp(5_000)));
+    fn a_stored_stamp_is_as_old_as_the_trusted_clock_says_and_never_younger_than_the_process() {
+        let mut stamp = Stamp::from(Some(Timestamp(5_000)));
         assert_eq!(stamp.elapsed(at(0, None)), None);
-        assert!(!stamp.is_older_than(Duration::ZERO, at(0, None)));
-        assert!(!stamp.is_within(DAY, at(0, None)));
         assert_eq!(stamp.elapsed(at(0, Some(8_000))), Some(Duration::from_secs(3)));
+        stamp.restore(at(1_000, None));
+        assert_eq!(stamp.elapsed(at(3_000, None)), Some(Duration::from_secs(2)));
+        assert_eq!(stamp.elapsed(at(3_000, Some(10_000))), Some(Duration::from_secs(5)));
+        assert_eq!(stamp.elapsed(at(3_000, Some(1))), Some(Duration::from_secs(2)));
+        assert!(!stamp.is_within(DAY, at(3_000, None)));
+        assert!(stamp.is_within(DAY, at(3_000, Some(10_000))));
     }
 
     #[test]
@@ -257,10 +293,11 @@ mod tests {
     }
 
     #[test]
-    fn an_old_stamp_without_a_time_counts_from_the_first_trusted_reading() {
-        let mut stamp = Stamp::stored(None);
-        assert!(stamp.settle(at(3_000, Some(1_000_000))));
-        assert_eq!(stamp.wall(), Some(Timestamp(1_000_000)));
+    fn a_stamp_reaches_an_age_when_the_rest_of_it_has_passed() {
+        let stamp = Stamp::now(at(1_000, None));
+        assert_eq!(stamp.reaches(DAY, at(3_000, None)), Some(Tick(1_000) + DAY));
+        assert!(!stamp.is_older_than(DAY, at(3_000, None)));
+        assert!(stamp.is_older_than(Duration::from_secs(2), at(3_000, None)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     reason::Reason,
-    schedule::Timestamp,
+    schedule::{Stamp, Timestamp},
     wire::{AckProof, CertificateId, KeyDigest, Mid, RotationId, ThingName},
 };
 
@@ -26,12 +26,14 @@ pub struct Record {
     /// When the device's current certificate expires, as far as anyone said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
+    /// When the rotation began, whatever stage it has come to.
+    pub began: Stamp,
     /// When the last request without a rotation id was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requested: Option<Timestamp>,
+    pub requested: Option<Occurred>,
     /// When the child was last heard here on its own topics, to the day; `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heard: Option<Heard>,
+    pub heard: Option<Occurred>,
     /// The key of the certificate that the child acknowledged last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_key: Option<KeyDigest>,
@@ -46,10 +48,29 @@ pub struct Record {
     pub outbox: Outbox,
 }
 
-/// That the child was heard, and when, if a trusted clock could tell.
+impl Record {
+    /// Applies `change` to every stamp in the record.
+    pub fn each_stamp(&mut self, mut change: impl FnMut(&mut Stamp)) {
+        change(&mut self.began);
+        change(self.stage.since_mut());
+        self.requested.iter_mut().for_each(|past| change(&mut past.at));
+        self.heard.iter_mut().for_each(|past| change(&mut past.at));
+        let notices = [&mut self.outbox.ack, &mut self.outbox.err];
+        for notice in notices.into_iter().flatten() {
+            match &mut notice.reached {
+                Reached::Here { since } | Reached::Broker { since, .. } => change(since),
+            }
+        }
+    }
+}
+
+/// That something happened, and when. A type of its own because a stamp without a time is stored as
+/// nothing, and "nobody knows when" is not "never".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Heard(pub Option<Timestamp>);
+pub struct Occurred {
+    /// When.
+    pub at: Stamp,
+}
 
 /// Where a rotation stands, named for what we wait for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,12 +86,43 @@ pub enum Stage {
     Done(Done),
 }
 
+impl Stage {
+    /// The stable word for logs and `status`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AwaitCsr(_) => "await-csr",
+            Self::AwaitCert(_) => "await-cert",
+            Self::AwaitAck(_) => "await-ack",
+            Self::Done(_) => "done",
+        }
+    }
+
+    /// Since when it stands.
+    pub fn since(&self) -> Stamp {
+        match self {
+            Self::AwaitCsr(stage) => stage.since,
+            Self::AwaitCert(stage) => stage.since,
+            Self::AwaitAck(stage) => stage.since,
+            Self::Done(stage) => stage.since,
+        }
+    }
+
+    fn since_mut(&mut self) -> &mut Stamp {
+        match self {
+            Self::AwaitCsr(stage) => &mut stage.since,
+            Self::AwaitCert(stage) => &mut stage.since,
+            Self::AwaitAck(stage) => &mut stage.since,
+            Self::Done(stage) => &mut stage.since,
+        }
+    }
+}
+
 /// The child was asked for a CSR and has not sent one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AwaitCsr {
-    /// When the rotation began; `None`: no clock could be trusted.
-    pub since: Option<Timestamp>,
+    /// When it was asked for.
+    pub since: Stamp,
     /// Not to be asked before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_until: Option<Timestamp>,
@@ -81,7 +133,7 @@ pub struct AwaitCsr {
 #[serde(rename_all = "camelCase")]
 pub struct AwaitCert {
     /// When the CSR came.
-    pub since: Option<Timestamp>,
+    pub since: Stamp,
     /// The CSR.
     pub csr: Csr,
 }
@@ -104,7 +156,7 @@ pub struct Csr {
 #[serde(rename_all = "camelCase")]
 pub struct AwaitAck {
     /// When the certificate came.
-    pub since: Option<Timestamp>,
+    pub since: Stamp,
     /// The CSR that it answers.
     pub csr: Csr,
     /// The certificate.
@@ -123,7 +175,7 @@ pub struct AwaitAck {
 #[serde(rename_all = "camelCase")]
 pub struct Done {
     /// Since when.
-    pub since: Option<Timestamp>,
+    pub since: Stamp,
     /// How the last rotation ended.
     pub outcome: Outcome,
 }
@@ -221,13 +273,13 @@ pub enum Reached {
     #[serde(rename_all = "camelCase")]
     Here {
         /// Since when it waits.
-        since: Option<Timestamp>,
+        since: Stamp,
     },
     /// The cloud's broker: our own message came back.
     #[serde(rename_all = "camelCase")]
     Broker {
         /// Since when.
-        since: Option<Timestamp>,
+        since: Stamp,
         /// How often it was sent again since.
         again: u8,
     },

@@ -1,0 +1,186 @@
+//! The state of the link to the cloud, as far as evidence goes, and how much may be handed to it.
+//!
+//! A publish that succeeds proves nothing: a nucleus says yes to what is only in its memory. The
+//! link is up when something came through it lately: a downlink, or a message of our own.
+
+use std::{collections::HashMap, num::NonZeroU32, time::Duration};
+
+use super::{
+    child::new_mid,
+    event::{Content, Effect, Outgoing, Side},
+    pace::{Rate, Recent},
+    settings::Settings,
+};
+use crate::{
+    links::Qos,
+    schedule::{Backoff, Tick},
+    wire::{Mid, ThingName, probe_topic},
+};
+
+/// A probe that did not come back in this time is lost.
+const PROBE_RETURNS: Duration = Duration::from_secs(30);
+
+/// The first pause between probes of a link of which nothing is known.
+const FIRST_PROBE: Duration = Duration::from_secs(5);
+
+/// What is handed to a link of which nothing is known: one message a second, two outstanding.
+const SLOW: (NonZeroU32, usize) = (NonZeroU32::MIN, 2);
+
+/// What is known of the link to the cloud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloudState {
+    /// Nothing can be sent.
+    Down,
+    /// Messages can be sent; whether they arrive nobody knows.
+    Unknown,
+    /// Something came through lately.
+    Up,
+}
+
+impl CloudState {
+    /// The stable word for logs and `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Cloud {
+    pub state: CloudState,
+    /// The driver has a connection, whatever that is worth.
+    connected: bool,
+    /// When something last came through.
+    heard: Option<Tick>,
+    probe: Option<Probe>,
+    probes: u32,
+    next_probe: Option<Tick>,
+    rate: Rate,
+    /// The copies that nothing has answered, and whose they are.
+    pub out: HashMap<Mid, ThingName>,
+    /// The messages that went to the cloud lately; one that comes back from the floor is a loop.
+    pub recent: Recent,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    nonce: Mid,
+    sent: Tick,
+}
+
+impl Cloud {
+    pub fn new() -> Self {
+        Self {
+            state: CloudState::Down,
+            connected: false,
+            heard: None,
+            probe: None,
+            probes: 0,
+            next_probe: None,
+            rate: Rate::default(),
+            out: HashMap::new(),
+            recent: Recent::default(),
+        }
+    }
+
+    /// The driver is connected.
+    pub fn on_connected(&mut self, now: Tick) {
+        self.connected = true;
+        self.doubt(now);
+    }
+
+    /// The driver is not connected.
+    pub fn on_disconnected(&mut self) {
+        self.connected = false;
+        self.state = CloudState::Down;
+        (self.probe, self.next_probe) = (None, None);
+    }
+
+    /// The link refused a message as being offline.
+    pub fn on_refused(&mut self, now: Tick) {
+        if self.connected {
+            self.doubt(now);
+        }
+        self.state = CloudState::Down;
+    }
+
+    /// Something came through. Returns whether the link has come up by it.
+    pub fn on_evidence(&mut self, now: Tick, settings: &Settings) -> bool {
+        self.heard = Some(now);
+        self.probes = 0;
+        self.next_probe = Some(now + settings.probe_interval);
+        std::mem::replace(&mut self.state, CloudState::Up) != CloudState::Up
+    }
+
+    /// Whether a message is the probe that is out; then it is not any more.
+    pub fn is_probe(&mut self, payload: &[u8]) -> bool {
+        let nonce = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
+        self.probe.take_if(|probe| nonce == Some(probe.nonce)).is_some()
+    }
+
+    fn doubt(&mut self, now: Tick) {
+        self.state = CloudState::Unknown;
+        (self.probe, self.probes, self.next_probe) = (None, 0, Some(now));
+    }
+
+    /// Sends a probe if it is time, and doubts a link that does not return one.
+    pub fn on_time(&mut self, now: Tick, settings: &Settings, rng: &mut fastrand::Rng) -> Option<Effect> {
+        if self.probe.is_some_and(|probe| now - probe.sent >= PROBE_RETURNS) {
+            self.probe = None;
+            if self.state == CloudState::Up {
+                self.state = CloudState::Unknown;
+            }
+        }
+        if self.probe.is_some() || self.next_probe.is_none_or(|due| due > now) {
+            return None;
+        }
+        let nonce = new_mid(rng);
+        self.probe = Some(Probe { nonce, sent: now });
+        self.probes = self.probes.saturating_add(1);
+        let backoff = Backoff { first: FIRST_PROBE, longest: settings.probe_interval };
+        self.next_probe = Some(now + PROBE_RETURNS + backoff.pause(self.probes, rng));
+        Some(Effect::Publish(
+            Side::Cloud,
+            Outgoing {
+                copy: nonce,
+                topic: probe_topic(&settings.core),
+                qos: Qos::AtMostOnce,
+                content: Content::Ready(nonce.to_string().into_bytes()),
+            },
+        ))
+    }
+
+    fn limits(&self, settings: &Settings) -> (Option<NonZeroU32>, usize) {
+        match self.state {
+            CloudState::Up => (settings.messages_per_second, settings.unconfirmed),
+            CloudState::Unknown | CloudState::Down => (Some(SLOW.0), SLOW.1.min(settings.unconfirmed)),
+        }
+    }
+
+    /// Takes the right to send one message now.
+    pub fn take(&mut self, now: Tick, settings: &Settings) -> bool {
+        let (per_second, most) = self.limits(settings);
+        self.has_room(most) && per_second.is_none_or(|rate| self.rate.take(rate, now))
+    }
+
+    fn has_room(&self, most: usize) -> bool {
+        self.state != CloudState::Down && self.out.len() < most
+    }
+
+    /// When a message that waits may go, if only time stands in the way.
+    pub fn next_free(&self, settings: &Settings) -> Option<Tick> {
+        let (per_second, most) = self.limits(settings);
+        per_second.filter(|_| self.has_room(most)).map(|rate| self.rate.next(rate))
+    }
+
+    /// When [`Self::on_time`] has something to do.
+    pub fn next_wakeup(&self) -> Option<Tick> {
+        match self.probe {
+            Some(probe) => Some(probe.sent + PROBE_RETURNS),
+            None => self.next_probe,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What a child says: the uplink half of the transition table.
+//!
+//! The gravest mistake of all stands here: an ack that retires the wrong certificate strands a
+//! child for good. So an ack counts only for the certificate that it names, or, where it names
+//! none, after the child has shown that it received this very certificate.
+
+use super::{
+    child::{Child, Echo, Scene},
+    event::Side,
+    record::{Done, Outcome, Stage},
+};
+use crate::{
+    links::ConnectionId,
+    reason::Reason,
+    wire::{AckName, AckProof, CertificateId, CrtAck, CrtErr, CsrRes, RotationId},
+    x509,
+};
+
+/// How a local message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It may have waited in the broker, or have been delivered before.
+    Maybe,
+    /// It was sent while this connection stood.
+    Live(ConnectionId),
+}
+
+impl Child {
+    /// `csr_res`.
+    pub fn on_csr(&mut self, scene: &mut Scene<'_>, message: CsrRes, arrival: Arrival) {
+        let rule = scene.settings.common_name;
+        let key = match x509::accept_csr(&message.csr, scene.name, rule) {
+            Ok(key) => key,
+            Err(x509::Refusal(reason)) => {
+                self.refuse(scene, Side::Local, reason);
+                // What can't be read may be noise; what can be is a device that is set up wrong.
+                if reason != Reason::BadCsr {
+                    self.report(scene, reason, None);
+                }
+                return;
+            }
+        };
+        // A key that was given up comes back only in a message that the broker kept, unless the
+        // device says so now.
+        let is_old = self.record.superseded_keys.contains(&key);
+        if arrival == Arrival::Maybe && (is_old || self.record.current_key == Some(key)) {
+            return self.refuse(scene, Side::Local, Reason::StaleKey);
+        }
+        if self.record.current_key == Some(key) {
+            self.refuse(scene, Side::Local, Reason::KeyNotNew);
+            return self.report(scene, Reason::KeyNotNew, None);
+        }
+        match &self.record.stage {
+            Stage::AwaitCert(stage) if stage.csr.key == key => self.on_same_csr(scene),
+            Stage::AwaitAck(stage) if stage.csr.key == key => self.on_same_csr(scene),
+            _ => self.on_new_csr(scene, key, message),
+        }
+    }
+
+    /// The CSR that is in the store already.
+    fn on_same_csr(&mut self, scene: &mut Scene<'_>) {
+        match &self.record.stage {
+            Stage::AwaitCert(_) => self.csr_due(scene),
+            _ => self.sign_of_life(scene),
+        }
+        self.step(scene, Side::Local, Reason::Repeated);
+    }
+
+    /// A CSR for another key than the one that waits, if any does. The newest wins.
+    fn on_new_csr(&mut self, scene: &mut Scene<'_>, key: crate::wire::KeyDigest, message: CsrRes) {
+        let unsolicited = match &self.record.stage {
+            Stage::AwaitCsr(_) => false,
+            Stage::AwaitCert(stage) => stage.csr.unsolicited,
+            Stage::AwaitAck(stage) => stage.csr.unsolicited,
+            Stage::Done(_) => true,
+        };
+        if matches!(self.record.stage, Stage::Done(_)) {
+            self.record.began = crate::schedule::Stamp::now(scene.now);
+            self.record.rotation = message.header.rotation;
+        }
+        self.await_cert(scene, key, message.csr, unsolicited);
+        self.step(scene, Side::Local, Reason::CsrAccepted);
+    }
+
+    /// The child is there: a copy that its broker keeps for it is worth while again.
+    fn sign_of_life(&mut self, scene: &Scene<'_>) {
+        if matches!(self.record.stage, Stage::AwaitCsr(_) | Stage::AwaitAck(_)) {
+            self.live.sure_copy = None;
+            self.copy_due(scene);
+        }
+    }
+
+    /// `crt_ack`.
+    pub fn on_ack(&mut self, scene: &mut Scene<'_>, message: &CrtAck, arrival: Arrival) {
+        let held = self.held_certificate();
+        match message.certificate {
+            AckName::Named(id) if held == Some(id) => self.acked(scene, AckProof::Named),
+            AckName::Named(id) if self.knew(id) => self.stale_ack(scene),
+            AckName::Named(id) => {
+                self.refuse(scene, Side::Local, Reason::AckUnknown);
+                self.report(scene, Reason::AckUnknown, Some(id));
+            }
+            AckName::Unreadable => self.refuse(scene, Side::Local, Reason::Unreadable),
+            AckName::Bare => self.on_bare_ack(scene, arrival),
+        }
+    }
+
+    /// An ack that names no certificate; see [`Echo`].
+    fn on_bare_ack(&mut self, scene: &mut Scene<'_>, arrival: Arrival) {
+        let Arrival::Live(connection) = arrival else {
+            return self.stale_ack(scene);
+        };
+        if self.held_certificate().is_none() || self.live.given != Some(connection) {
+            return self.stale_ack(scene);
+        }
+        match self.live.echo {
+            Echo::Sent(_, on) if on == connection => self.acked(scene, AckProof::Bare),
+            Echo::Owed => self.step(scene, Side::Local, Reason::Repeated),
+            Echo::Silent | Echo::Sent(..) => {
+                self.live.echo = Echo::Owed;
+                self.live.sure_copy = None;
+                self.live.to_child.due = Some(scene.now.tick);
+                self.step(scene, Side::Local, Reason::EchoAsked);
+            }
+        }
+    }
+
+    fn stale_ack(&mut self, scene: &mut Scene<'_>) {
+        self.sign_of_life(scene);
+        self.refuse(scene, Side::Local, Reason::StaleAck);
+    }
+
+    /// The child uses the held certificate.
+    pub fn acked(&mut self, scene: &mut Scene<'_>, proof: AckProof) {
+        let Stage::AwaitAck(held) = &self.record.stage else { return };
+        let (certificate, not_after) = (held.certificate, held.not_after);
+        self.record.not_after = Some(not_after);
+        self.done(scene, Outcome::Acked { certificate, proof, not_after });
+        self.say_acked(scene, certificate, proof);
+        let reason = match proof {
+            AckProof::Named => Reason::AckedNamed,
+            AckProof::Bare => Reason::AckedBare,
+        };
+        self.step(scene, Side::Local, reason);
+    }
+
+    /// `crt_err`.
+    pub fn on_error(&mut self, scene: &mut Scene<'_>, message: &CrtErr, arrival: Arrival) {
+        let held = self.held_certificate();
+        let other = |id: CertificateId| held != Some(id);
+        if message.certificate.is_some_and(other) || self.is_foreign(message.header.rotation.as_ref())
+        {
+            return self.refuse(scene, Side::Local, Reason::StaleError);
+        }
+        self.refuse_with(scene, Side::Local, Reason::DeviceError, Some(message.error.clone()));
+        let code = message.code.as_deref().unwrap_or(Reason::DeviceError.as_str());
+        self.report_words(scene, code, &message.error, held);
+        let certain = message.certificate.is_some() || arrival != Arrival::Maybe;
+        if held.is_some() && certain {
+            let reason = Reason::DeviceError;
+            self.done(scene, Outcome::Failed { reason, certificate: held });
+        }
+    }
+
+    /// Whether the message is about a rotation that is not the one under way.
+    fn is_foreign(&self, rotation: Option<&RotationId>) -> bool {
+        rotation.is_some() && self.record.rotation.is_some() && rotation != self.record.rotation.as_ref()
+    }
+
+    /// Whether the certificate was the child's here.
+    fn knew(&self, id: CertificateId) -> bool {
+        let ended_with = match &self.record.stage {
+            Stage::Done(Done { outcome: Outcome::Acked { certificate, .. }, .. }) => Some(*certificate),
+            Stage::Done(Done { outcome: Outcome::Failed { certificate, .. }, .. }) => *certificate,
+            _ => None,
+        };
+        ended_with == Some(id) || self.record.superseded_certificates.contains(&id)
+    }
+}

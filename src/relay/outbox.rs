@@ -1,0 +1,223 @@
+//! What the cloud has yet to hear of a child: `crt_ack` and `crt_err`, and how far they came.
+//!
+//! A notice climbs from here to the cloud's broker (our own message came back) to settled (the
+//! cloud said what became of it). It is repeated until it is at the broker, kept and sent again
+//! after a day and a week until it is settled, and ends visibly whatever happens.
+
+use std::time::Duration;
+
+use super::{
+    child::{Child, Repeat, Scene},
+    event::{Content, Side, Weight},
+    record::{Notice, Outbox, Reached, Says},
+};
+use crate::{
+    reason::Reason,
+    schedule::{Now, Stamp, Tick},
+    wire::{AckProof, CertificateId, Header, Kind, Mid, Verdict, render},
+};
+
+/// One error a child and code goes upstream in so long.
+const ERRORS_APART: Duration = Duration::from_secs(3600);
+
+/// So many errors a child, whatever their code, go upstream in that time.
+const ERRORS: usize = 8;
+
+/// A notice at the broker is sent again after so long since it came there.
+const AGAIN: [Duration; 2] = [Duration::from_secs(86_400), Duration::from_secs(7 * 86_400)];
+
+/// A notice that the broker took so often, over so long, and that never came back, ends.
+const UNCONFIRMED: (u32, Duration) = (3, Duration::from_secs(86_400));
+
+/// One of the two notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// `crt_ack`.
+    Ack,
+    /// `crt_err`.
+    Err,
+}
+
+impl Slot {
+    pub const ALL: [Self; 2] = [Self::Ack, Self::Err];
+
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Ack => Kind::CrtAck,
+            Self::Err => Kind::CrtErr,
+        }
+    }
+
+    pub fn notice(self, outbox: &Outbox) -> Option<&Notice> {
+        match self {
+            Self::Ack => outbox.ack.as_ref(),
+            Self::Err => outbox.err.as_ref(),
+        }
+    }
+
+    fn notice_mut(self, outbox: &mut Outbox) -> &mut Option<Notice> {
+        match self {
+            Self::Ack => &mut outbox.ack,
+            Self::Err => &mut outbox.err,
+        }
+    }
+}
+
+impl Child {
+    /// How often and when the notice in a slot is sent.
+    pub fn repeat_of(&mut self, slot: Slot) -> &mut Repeat {
+        match slot {
+            Slot::Ack => &mut self.live.ack,
+            Slot::Err => &mut self.live.err,
+        }
+    }
+
+    /// The cloud is to hear that the certificate is in use.
+    pub fn say_acked(&mut self, scene: &mut Scene<'_>, certificate: CertificateId, proof: AckProof) {
+        self.say(scene, Slot::Ack, Says::Acked { certificate, proof });
+    }
+
+    /// The cloud is to hear of a refusal of ours.
+    pub fn report(&mut self, scene: &mut Scene<'_>, reason: Reason, certificate: Option<CertificateId>) {
+        self.report_words(scene, reason.as_str(), reason.explain(), certificate);
+    }
+
+    /// The cloud is to hear of an error, within the limits of what one child may cause.
+    pub fn report_words(
+        &mut self,
+        scene: &mut Scene<'_>,
+        code: &str,
+        words: &str,
+        certificate: Option<CertificateId>,
+    ) {
+        let now = scene.now.tick;
+        let errors = &mut self.live.errors;
+        errors.retain(|(_, at)| now - *at < ERRORS_APART);
+        if errors.len() >= ERRORS || errors.iter().any(|(known, _)| known == code) {
+            return scene.counters.count(None, Reason::ErrorSuppressed);
+        }
+        errors.push((code.to_owned(), now));
+        let says = Says::Failed { code: code.to_owned(), error: words.to_owned(), certificate };
+        self.say(scene, Slot::Err, says);
+    }
+
+    fn say(&mut self, scene: &mut Scene<'_>, slot: Slot, says: Says) {
+        let notice = Notice {
+            mid: scene.mid(),
+            rotation: self.record.rotation.clone(),
+            says,
+            reached: Reached::Here { since: Stamp::now(scene.now) },
+        };
+        if slot.notice_mut(&mut self.record.outbox).replace(notice).is_some() {
+            scene.counters.count(None, Reason::Superseded);
+        }
+        self.changed = true;
+        self.repeat_of(slot).restart(scene.now.tick);
+    }
+
+    /// Our own message came back from the cloud's broker.
+    pub fn on_receipt(&mut self, scene: &mut Scene<'_>, mid: Mid) {
+        for slot in Slot::ALL {
+            let asked = self.repeat_of(slot).attempts > 0;
+            let Some(notice) = slot.notice_mut(&mut self.record.outbox) else { continue };
+            if notice.mid != mid {
+                continue;
+            }
+            match &mut notice.reached {
+                Reached::Broker { again, .. } if asked => *again = again.saturating_add(1),
+                Reached::Broker { .. } => continue,
+                here => *here = Reached::Broker { since: Stamp::now(scene.now), again: 0 },
+            }
+            self.changed = true;
+            self.plan_again(scene, slot);
+        }
+    }
+
+    /// Plans when a notice that is at the broker is sent once more; the last time was the last.
+    fn plan_again(&mut self, scene: &mut Scene<'_>, slot: Slot) {
+        let Some(notice) = slot.notice(&self.record.outbox) else { return };
+        let Reached::Broker { since, again } = notice.reached else { return };
+        match AGAIN.get(usize::from(again)) {
+            Some(age) => match since.reaches(*age, scene.now) {
+                Some(due) => self.repeat_of(slot).restart(due),
+                None => self.repeat_of(slot).restart(scene.now.tick + *age),
+            },
+            None => self.end_notice(scene, slot, Weight::Refused, Reason::Unsettled),
+        }
+    }
+
+    /// `result` for a notice.
+    pub fn on_notice_verdict(&mut self, scene: &mut Scene<'_>, about: Kind, verdict: &Verdict) {
+        let slot = if about == Kind::CrtAck { Slot::Ack } else { Slot::Err };
+        if verdict.ok {
+            self.end_notice(scene, slot, Weight::Step, Reason::Settled);
+        } else if verdict.is_final {
+            self.end_notice(scene, slot, Weight::Alarm, Reason::CloudRefused);
+        } else {
+            self.refuse_with(scene, Side::Cloud, Reason::CloudDeferred, verdict.code.clone());
+        }
+    }
+
+    /// Ends a notice that was taken often enough and never came back.
+    pub fn end_unconfirmed(&mut self, scene: &mut Scene<'_>) {
+        for slot in Slot::ALL {
+            if slot.notice(&self.record.outbox).is_some() && self.repeat_of(slot).is_unconfirmed(scene.now.tick)
+            {
+                self.end_notice(scene, slot, Weight::Alarm, Reason::Unconfirmed);
+            }
+        }
+    }
+
+    fn end_notice(&mut self, scene: &mut Scene<'_>, slot: Slot, weight: Weight, reason: Reason) {
+        *slot.notice_mut(&mut self.record.outbox) = None;
+        self.repeat_of(slot).stop();
+        self.changed = true;
+        self.note(scene, weight, Some(Side::Cloud), reason, None);
+    }
+
+    /// Plans the notices of a child that comes from the store.
+    pub fn restore_notices(&mut self, now: Now, spread: Tick) {
+        for slot in Slot::ALL {
+            let Some(notice) = slot.notice(&self.record.outbox) else { continue };
+            let due = match notice.reached {
+                Reached::Here { .. } => spread,
+                Reached::Broker { since, again } => AGAIN
+                    .get(usize::from(again))
+                    .and_then(|age| since.reaches(*age, now))
+                    .map_or(spread, |due| due.max(spread)),
+            };
+            *self.repeat_of(slot) = Repeat::begin(due);
+        }
+    }
+}
+
+impl Repeat {
+    fn is_unconfirmed(&self, now: Tick) -> bool {
+        let (copies, over) = UNCONFIRMED;
+        self.taken >= copies && self.first_taken.is_some_and(|first| now - first >= over)
+    }
+}
+
+impl Notice {
+    /// Whether nothing says that it left.
+    pub(super) fn is_here(&self) -> bool {
+        matches!(self.reached, Reached::Here { .. })
+    }
+
+    /// The payload, as the core `core` sends it.
+    pub(super) fn content(&self, core: &crate::wire::ThingName) -> Content {
+        let header = Header {
+            rotation: self.rotation.clone(),
+            core: Some(core.clone()),
+            mid: Some(self.mid),
+        };
+        Content::Ready(match &self.says {
+            Says::Acked { certificate, proof } => {
+                render::crt_ack(&header, Some(*certificate), Some(*proof))
+            }
+            Says::Failed { code, error, certificate } => {
+                render::crt_err(&header, code, error, *certificate)
+            }
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! Whose time has come, and who may send: the agenda and the two queues.
+//!
+//! A child stands in the agenda at the time when something of it comes due, and in a queue while
+//! something of it is due and the link does not take it. So work waits without being looked at.
+
+use super::{
+    Effect, Note, Outcome, Relay, Weight, Write,
+    due::{Fate, Trial},
+    local::WINDOW,
+};
+use crate::{
+    links::ConnectionId,
+    reason::Reason,
+    schedule::{Now, Tick},
+    wire::{CsrReq, ThingName},
+};
+
+impl Relay {
+    /// Does all that is due: timers, probe and barrier, then messages as far as the links take them.
+    pub(super) fn advance(&mut self, now: Now, out: &mut Outcome) {
+        while let Some(name) = self.pop_due(now.tick) {
+            self.on_child_time(now, &name, out);
+        }
+        let probe = self.cloud.on_time(now.tick, &self.settings, &mut self.rng);
+        let barrier = self.local.on_time(now.tick, &self.settings.core, &mut self.rng);
+        out.then.extend(probe.into_iter().chain(barrier));
+        self.pump_cloud(now, out);
+        self.pump_floor(now, out);
+    }
+
+    fn pop_due(&mut self, now: Tick) -> Option<ThingName> {
+        let (_, name) = self.agenda.first().filter(|(due, _)| *due <= now)?;
+        let name = name.clone();
+        self.agenda.pop_first();
+        match (self.children.get_mut(&name), self.trials.get_mut(&name)) {
+            (Some(child), _) => child.live.agenda = None,
+            (None, Some(trial)) => trial.agenda = None,
+            (None, None) => {}
+        }
+        Some(name)
+    }
+
+    fn on_child_time(&mut self, now: Now, name: &ThingName, out: &mut Outcome) {
+        if let Some(trial) = self.trials.get(name) {
+            match now.tick - trial.since >= Trial::LONGEST {
+                true => self.end_trial(name),
+                false => self.reschedule(name, now),
+            }
+            return;
+        }
+        let fate = self.with_child(now, name, out, |child, scene| child.on_time(scene));
+        if fate == Some(Fate::Forget) {
+            self.unschedule(name);
+            self.children.remove(name);
+            out.writes.push(Write::Forget(name.clone()));
+        }
+    }
+
+    fn pump_cloud(&mut self, now: Now, out: &mut Outcome) {
+        let link_is_up = self.cloud.state == super::CloudState::Up;
+        while !self.to_cloud.is_empty() && self.cloud.take(now.tick, &self.settings) {
+            let Some((_, name)) = self.to_cloud.first().cloned() else { return };
+            let sent = self.with_child(now, &name, out, |child, scene| {
+                let item = child.cloud_item(now.tick)?;
+                child.send_cloud(scene, item, link_is_up)
+            });
+            if let Some((copy, effect)) = sent.flatten() {
+                if let Some(mid) = self.children.get(&name).and_then(|child| child.mid_of(&effect)) {
+                    self.cloud.recent.insert(mid);
+                }
+                self.cloud.out.insert(copy, name);
+                out.then.push(effect);
+            }
+        }
+    }
+
+    fn pump_floor(&mut self, now: Now, out: &mut Outcome) {
+        while !self.to_floor.is_empty() {
+            let Some(connection) = self.local.free() else { return };
+            let Some((_, name)) = self.to_floor.first().cloned() else { return };
+            if let Some((copy, effect)) = self.send_to_floor(now, &name, connection, out) {
+                self.local.recent.insert(copy);
+                self.local.out.insert(copy, name);
+                out.then.push(effect);
+            }
+            debug_assert!(self.local.out.len() <= WINDOW);
+        }
+    }
+
+    fn send_to_floor(
+        &mut self,
+        now: Now,
+        name: &ThingName,
+        connection: ConnectionId,
+        out: &mut Outcome,
+    ) -> Option<(crate::wire::Mid, Effect)> {
+        if let Some(trial) = self.trials.get_mut(name) {
+            let sent = trial.send(name, &self.settings, now.tick, &mut self.rng);
+            self.reschedule(name, now);
+            return Some(sent);
+        }
+        let cloud_is_up = self.cloud.state == super::CloudState::Up;
+        self.with_child(now, name, out, |child, scene| {
+            child.send_local(scene, connection, cloud_is_up)
+        })
+        .flatten()
+    }
+
+    /// Plans anew when a child's, or trial's, time comes and what of it is due.
+    pub(super) fn reschedule(&mut self, name: &ThingName, now: Now) {
+        self.unschedule(name);
+        if let Some(child) = self.children.get_mut(name) {
+            child.live.agenda = child.next_tick(now, &self.settings);
+            child.live.cloud_rank = child.cloud_rank(now.tick);
+            child.live.local_rank = child.local_rank(now.tick);
+            let live = &child.live;
+            self.agenda.extend(live.agenda.map(|tick| (tick, name.clone())));
+            self.to_cloud.extend(live.cloud_rank.map(|rank| (rank, name.clone())));
+            self.to_floor.extend(live.local_rank.map(|rank| (rank, name.clone())));
+        } else if let Some(trial) = self.trials.get_mut(name) {
+            let end = trial.since + Trial::LONGEST;
+            let wake = trial.to_child.wake();
+            trial.local_rank = wake.filter(|due| *due <= now.tick);
+            trial.agenda = Some(wake.filter(|due| *due > now.tick).map_or(end, |due| due.min(end)));
+            self.agenda.extend(trial.agenda.map(|tick| (tick, name.clone())));
+            self.to_floor.extend(trial.local_rank.map(|rank| (rank, name.clone())));
+        }
+    }
+
+    fn unschedule(&mut self, name: &ThingName) {
+        let (agenda, cloud, local) = match (self.children.get_mut(name), self.trials.get_mut(name)) {
+            (Some(child), _) => {
+                let live = &mut child.live;
+                (live.agenda.take(), live.cloud_rank.take(), live.local_rank.take())
+            }
+            (None, Some(trial)) => (trial.agenda.take(), None, trial.local_rank.take()),
+            (None, None) => return,
+        };
+        if let Some(tick) = agenda {
+            self.agenda.remove(&(tick, name.clone()));
+        }
+        if let Some(rank) = cloud {
+            self.to_cloud.remove(&(rank, name.clone()));
+        }
+        if let Some(rank) = local {
+            self.to_floor.remove(&(rank, name.clone()));
+        }
+    }
+
+    /// Tries a device that nobody said is behind this core.
+    pub(super) fn try_device(&mut self, now: Now, name: &ThingName, request: CsrReq, out: &mut Outcome) {
+        let known = self.trials.get(name).map(|trial| &trial.request.header.rotation);
+        if known.is_some_and(|rotation| *rotation == request.header.rotation) {
+            return self.counters.count(Some(super::Side::Cloud), Reason::Repeated);
+        }
+        if known.is_none() && self.trials.len() >= super::MOST_TRIALS {
+            return self.counters.count(None, Reason::TooManyRecords);
+        }
+        self.unschedule(name);
+        let to_child = super::child::Repeat::begin(now.tick);
+        let trial =
+            Trial { request, since: now.tick, to_child, agenda: None, local_rank: None };
+        self.trials.insert(name.clone(), trial);
+        self.reschedule(name, now);
+        self.counters.count(Some(super::Side::Cloud), Reason::Tried);
+        out.then.push(Effect::Note(Note {
+            weight: Weight::Step,
+            side: Some(super::Side::Cloud),
+            child: Some(name.clone()),
+            state: "tried",
+            reason: Reason::Tried,
+            detail: None,
+        }));
+    }
+
+    /// Ends a trial.
+    pub(super) fn end_trial(&mut self, name: &ThingName) {
+        self.unschedule(name);
+        self.trials.remove(name);
+    }
+}
