@@ -218,7 +218,12 @@ impl Child {
     }
 
     /// A child as the store knows it. What is due is drawn over the first pause.
-    pub fn restored(mut record: Record, now: Now, settings: &Settings, rng: &mut fastrand::Rng) -> Self {
+    pub fn restored(
+        mut record: Record,
+        now: Now,
+        settings: &Settings,
+        rng: &mut fastrand::Rng,
+    ) -> Self {
         record.each_stamp(|stamp| stamp.restore(now));
         let mut child = Self { record, changed: false, live: Live::default() };
         let live = &mut child.live;
@@ -270,7 +275,13 @@ impl Child {
     }
 
     /// Logs and counts a refusal, with foreign words for it.
-    pub fn refuse_with(&mut self, scene: &mut Scene<'_>, side: Side, reason: Reason, words: Option<String>) {
+    pub fn refuse_with(
+        &mut self,
+        scene: &mut Scene<'_>,
+        side: Side,
+        reason: Reason,
+        words: Option<String>,
+    ) {
         self.note(scene, Weight::Refused, Some(side), reason, words);
     }
 
@@ -314,7 +325,13 @@ impl Child {
     }
 
     /// Takes a CSR into the store. A key or certificate that it takes the place of is remembered.
-    pub fn await_cert(&mut self, scene: &mut Scene<'_>, key: KeyDigest, der: Vec<u8>, unsolicited: bool) {
+    pub fn await_cert(
+        &mut self,
+        scene: &mut Scene<'_>,
+        key: KeyDigest,
+        der: Vec<u8>,
+        unsolicited: bool,
+    ) {
         self.drop_bodies(scene);
         let csr = Csr { key, mid: scene.mid(), unsolicited };
         scene.out.writes.push(Write::Body(scene.name.clone(), Body::Csr, der));

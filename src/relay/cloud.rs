@@ -26,6 +26,9 @@ const FIRST_PROBE: Duration = Duration::from_secs(5);
 /// What is handed to a link of which nothing is known: one message a second, two outstanding.
 const SLOW: (NonZeroU32, usize) = (NonZeroU32::MIN, 2);
 
+/// So many signatures are checked at once: what waits for its check is in memory.
+const CHECKS: usize = 64;
+
 /// What is known of the link to the cloud.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloudState {
@@ -59,6 +62,8 @@ pub(super) struct Cloud {
     probes: u32,
     next_probe: Option<Tick>,
     rate: Rate,
+    /// How many signatures are being checked.
+    pub checking: usize,
     /// The copies that nothing has answered, and whose they are.
     pub out: HashMap<Mid, ThingName>,
     /// The messages that went to the cloud lately; one that comes back from the floor is a loop.
@@ -81,6 +86,7 @@ impl Cloud {
             probes: 0,
             next_probe: None,
             rate: Rate::default(),
+            checking: 0,
             out: HashMap::new(),
             recent: Recent::default(),
         }
@@ -127,7 +133,12 @@ impl Cloud {
     }
 
     /// Sends a probe if it is time, and doubts a link that does not return one.
-    pub fn on_time(&mut self, now: Tick, settings: &Settings, rng: &mut fastrand::Rng) -> Option<Effect> {
+    pub fn on_time(
+        &mut self,
+        now: Tick,
+        settings: &Settings,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Effect> {
         if self.probe.is_some_and(|probe| now - probe.sent >= PROBE_RETURNS) {
             self.probe = None;
             if self.state == CloudState::Up {
@@ -156,18 +167,27 @@ impl Cloud {
     fn limits(&self, settings: &Settings) -> (Option<NonZeroU32>, usize) {
         match self.state {
             CloudState::Up => (settings.messages_per_second, settings.unconfirmed),
-            CloudState::Unknown | CloudState::Down => (Some(SLOW.0), SLOW.1.min(settings.unconfirmed)),
+            CloudState::Unknown | CloudState::Down => {
+                (Some(SLOW.0), SLOW.1.min(settings.unconfirmed))
+            }
         }
     }
 
-    /// Takes the right to send one message now.
-    pub fn take(&mut self, now: Tick, settings: &Settings) -> bool {
+    /// Whether a message may go now.
+    pub fn is_free(&self, now: Tick, settings: &Settings) -> bool {
         let (per_second, most) = self.limits(settings);
-        self.has_room(most) && per_second.is_none_or(|rate| self.rate.take(rate, now))
+        self.has_room(most) && per_second.is_none_or(|rate| self.rate.next(rate) <= now)
+    }
+
+    /// A message goes.
+    pub fn take(&mut self, now: Tick, settings: &Settings) {
+        if let Some(rate) = self.limits(settings).0 {
+            self.rate.take(rate, now);
+        }
     }
 
     fn has_room(&self, most: usize) -> bool {
-        self.state != CloudState::Down && self.out.len() < most
+        self.state != CloudState::Down && self.out.len() < most && self.checking < CHECKS
     }
 
     /// When a message that waits may go, if only time stands in the way.

@@ -33,6 +33,10 @@ const CONFIRM_ATTEMPTS: u32 = 3;
 /// acknowledged it.
 const ECHO: Duration = Duration::from_secs(86_400);
 
+/// The record of a device that was never heard, and of which there is nothing to tell, is kept for
+/// so long: it limits what is said of the device.
+const NOTHING_KEPT_FOR: Duration = Duration::from_secs(3600);
+
 /// Who goes first to the cloud: acks and errors, then who expires soonest, then who waits longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
@@ -140,11 +144,12 @@ impl Child {
         if !self.record.outbox.is_empty() {
             return None;
         }
-        match &self.record.heard {
-            Some(heard) => heard.at.reaches(ROSTER, now),
-            None if done.outcome == Outcome::Nothing => Some(now.tick),
-            None => done.since.reaches(ROSTER, now),
-        }
+        let age = match (&self.record.heard, &done.outcome) {
+            (None, Outcome::Nothing) => NOTHING_KEPT_FOR,
+            _ => ROSTER,
+        };
+        let heard = self.record.heard.map(|heard| heard.at.reaches(age, now));
+        heard.into_iter().chain([done.since.reaches(age, now)]).max().flatten()
     }
 
     /// Does what the child's time has come for, but for sending.
@@ -196,21 +201,19 @@ impl Child {
         self.note(scene, Weight::Alarm, None, Reason::Expired, None);
     }
 
-    /// The effect that sends a notice or the CSR to the cloud, and the id of the copy.
+    /// The effect that sends a notice or the CSR to the cloud, or has the CSR checked before.
     pub fn send_cloud(
         &mut self,
         scene: &mut Scene<'_>,
         item: CloudItem,
         link_is_up: bool,
-    ) -> Option<(Mid, Effect)> {
+    ) -> Option<Effect> {
         let copy = scene.mid();
         let now = scene.now.tick;
         let (kind, content) = match item {
             CloudItem::Unverified(csr) => {
                 self.live.signature = Signature::Checking;
-                let child = scene.name.clone();
-                scene.out.then.push(Effect::Verify { child, key: csr.key });
-                return None;
+                return Some(Effect::Verify { child: scene.name.clone(), key: csr.key });
             }
             CloudItem::Notice(slot) => {
                 let content = slot.notice(&self.record.outbox)?.content(&scene.settings.core);
@@ -235,7 +238,7 @@ impl Child {
         }
         let topic = scene.settings.cloud_topics.topic(scene.name, kind);
         let outgoing = Outgoing { copy, topic, qos: Qos::AtLeastOnce, content };
-        Some((copy, Effect::Publish(Side::Cloud, outgoing)))
+        Some(Effect::Publish(Side::Cloud, outgoing))
     }
 
     fn csr_content(&self, scene: &Scene<'_>, csr: Csr) -> Content {
@@ -365,6 +368,9 @@ impl Child {
         if outcome.is_err() {
             self.live.sure_copy = None;
             self.live.given = None;
+            if matches!(self.live.echo, Echo::Sent(..)) {
+                self.live.echo = Echo::Owed;
+            }
         }
         match outcome {
             Ok(()) => {}
@@ -378,8 +384,11 @@ impl Child {
 
     /// The cloud can be reached again: all that it has yet to hear or answer is due.
     pub fn on_cloud_up(&mut self, now: Tick) {
-        let is_asked = matches!(self.record.stage, Stage::AwaitCert(_)) && self.live.csr.attempts > 0;
-        if is_asked || matches!(self.record.stage, Stage::AwaitAck(_)) && self.live.csr.due.is_some() {
+        let is_asked =
+            matches!(self.record.stage, Stage::AwaitCert(_)) && self.live.csr.attempts > 0;
+        if is_asked
+            || matches!(self.record.stage, Stage::AwaitAck(_)) && self.live.csr.due.is_some()
+        {
             self.live.csr.hasten(now, Duration::ZERO);
         }
         for slot in Slot::ALL {

@@ -1,8 +1,9 @@
 //! What goes into the relay and what comes out.
 //!
-//! Each effect that can fail has a completion event: `Publish` has `Sent`, or `BodyLost` when the
-//! store no longer holds what was to be sent; `Verify` has `Verified` or `BodyLost`. `Ack` and
-//! `Note` have none: an ack that is lost brings the message again.
+//! Each effect that can fail has a completion event: `Publish` has exactly one `Sent` (with
+//! `Refused`, and before it `BodyLost`, when the store does not hold what was to be sent), `Verify`
+//! has exactly one `Verified` (with the reason `body-lost` in that case). `Ack` and `Note` have
+//! none: an ack that is lost brings the message again.
 
 use std::fmt;
 
@@ -77,7 +78,7 @@ pub enum Event {
         /// What was found.
         outcome: Result<(), Refusal>,
     },
-    /// The store does not hold a body that an effect needed.
+    /// The store does not hold a body that was to be sent.
     BodyLost {
         /// The child.
         child: ThingName,
@@ -164,6 +165,14 @@ impl Content {
             Self::Ready(_) => None,
             Self::Csr { child, .. } => Some((child, Body::Csr)),
             Self::Certificate { child, .. } => Some((child, Body::Certificate)),
+        }
+    }
+
+    /// The message id in the payload; a copy's id is another thing.
+    pub(super) fn mid(&self) -> Option<Mid> {
+        match self {
+            Self::Ready(payload) => Header::read(payload).mid,
+            Self::Csr { header, .. } | Self::Certificate { header, .. } => header.mid,
         }
     }
 

@@ -148,7 +148,8 @@ impl Child {
     pub fn on_error(&mut self, scene: &mut Scene<'_>, message: &CrtErr, arrival: Arrival) {
         let held = self.held_certificate();
         let other = |id: CertificateId| held != Some(id);
-        if message.certificate.is_some_and(other) || self.is_foreign(message.header.rotation.as_ref())
+        if message.certificate.is_some_and(other)
+            || self.is_foreign(message.header.rotation.as_ref())
         {
             return self.refuse(scene, Side::Local, Reason::StaleError);
         }
@@ -164,16 +165,24 @@ impl Child {
 
     /// Whether the message is about a rotation that is not the one under way.
     fn is_foreign(&self, rotation: Option<&RotationId>) -> bool {
-        rotation.is_some() && self.record.rotation.is_some() && rotation != self.record.rotation.as_ref()
+        rotation.is_some()
+            && self.record.rotation.is_some()
+            && rotation != self.record.rotation.as_ref()
     }
 
     /// Whether the certificate was the child's here.
     fn knew(&self, id: CertificateId) -> bool {
-        let ended_with = match &self.record.stage {
-            Stage::Done(Done { outcome: Outcome::Acked { certificate, .. }, .. }) => Some(*certificate),
+        self.ended_with() == Some(id) || self.record.superseded_certificates.contains(&id)
+    }
+
+    /// The certificate that the last rotation ended with.
+    fn ended_with(&self) -> Option<CertificateId> {
+        match &self.record.stage {
+            Stage::Done(Done { outcome: Outcome::Acked { certificate, .. }, .. }) => {
+                Some(*certificate)
+            }
             Stage::Done(Done { outcome: Outcome::Failed { certificate, .. }, .. }) => *certificate,
             _ => None,
-        };
-        ended_with == Some(id) || self.record.superseded_certificates.contains(&id)
+        }
     }
 }

@@ -25,8 +25,8 @@ impl Child {
             self.changed = true;
         }
         let stage = AwaitCsr { since: Stamp::now(scene.now), hold_until: request.hold_until };
-        let is_new = request.header.rotation.is_some()
-            && request.header.rotation != self.record.rotation;
+        let is_new =
+            request.header.rotation.is_some() && request.header.rotation != self.record.rotation;
         if is_new {
             self.record.rotation = request.header.rotation;
             self.record.began = Stamp::now(scene.now);
@@ -75,7 +75,7 @@ impl Child {
     }
 
     /// The CSR is to go to the cloud again, as soon as it may; the first time is planned already.
-    fn csr_due(&mut self, scene: &Scene<'_>) {
+    pub fn csr_due(&mut self, scene: &Scene<'_>) {
         if self.live.csr.attempts > 0 {
             self.live.csr.hasten(scene.now.tick, CSR_APART);
         }

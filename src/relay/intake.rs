@@ -9,7 +9,6 @@ use std::num::NonZeroU32;
 use super::{
     Effect, Note, Outcome, Relay, Side, Weight,
     child::Child,
-    event::Content,
     outbox::Slot,
     record::{AwaitCsr, Stage},
 };
@@ -58,7 +57,12 @@ impl Relay {
         }));
     }
 
-    fn on_cloud_message(&mut self, now: Now, message: &Message, out: &mut Outcome) -> Result<(), Dropped> {
+    fn on_cloud_message(
+        &mut self,
+        now: Now,
+        message: &Message,
+        out: &mut Outcome,
+    ) -> Result<(), Dropped> {
         if message.topic == probe_topic(&self.settings.core) {
             if self.cloud.is_probe(&message.payload) {
                 self.on_evidence(now);
@@ -126,7 +130,8 @@ impl Relay {
             }
             Kind::Crt => {
                 let message = CertificateMessage::parse(payload).map_err(reason_of)?;
-                let facts = x509::read_certificate(&message.chain[0]).map_err(|refusal| refusal.0)?;
+                let facts =
+                    x509::read_certificate(&message.chain[0]).map_err(|refusal| refusal.0)?;
                 self.admit_for_certificate(now, name, &message);
                 self.with_child(now, name, out, |child, scene| {
                     child.on_certificate(scene, facts.key, &message);
@@ -165,7 +170,12 @@ impl Relay {
         }
     }
 
-    fn on_local_message(&mut self, now: Now, message: &Message, out: &mut Outcome) -> Result<(), Dropped> {
+    fn on_local_message(
+        &mut self,
+        now: Now,
+        message: &Message,
+        out: &mut Outcome,
+    ) -> Result<(), Dropped> {
         if message.topic == barrier_topic(&self.settings.core) {
             self.local.on_barrier(message);
             return Ok(());
@@ -205,7 +215,8 @@ impl Relay {
             return Err(Reason::Flood);
         }
         if let Some(mid) = Header::read(&message.payload).mid
-            && (self.cloud.recent.contains(mid) || self.children.get(name).is_some_and(|c| c.has_mid(mid)))
+            && (self.cloud.recent.contains(mid)
+                || self.children.get(name).is_some_and(|c| c.has_mid(mid)))
         {
             return Err(Reason::BridgeLoop);
         }
@@ -298,17 +309,6 @@ impl Child {
         csr == Some(mid) || notices.into_iter().any(|notice| notice.mid == mid)
     }
 
-    /// The message id in the payload of an effect of this child's.
-    pub(super) fn mid_of(&self, effect: &Effect) -> Option<Mid> {
-        match effect {
-            Effect::Publish(_, outgoing) => match &outgoing.content {
-                Content::Ready(payload) => Header::read(payload).mid,
-                Content::Csr { header, .. } | Content::Certificate { header, .. } => header.mid,
-            },
-            Effect::Ack(..) | Effect::Verify { .. } | Effect::Note(_) => None,
-        }
-    }
-
     /// A child that was only tried has answered: its rotation is the one it was tried with.
     fn take_up(&mut self, now: Now, request: CsrReq) {
         if !matches!(self.record.stage, Stage::Done(_)) {
@@ -320,4 +320,3 @@ impl Child {
         self.go(Stage::AwaitCsr(AwaitCsr { since: Stamp::now(now), hold_until: None }));
     }
 }
-

@@ -76,7 +76,9 @@ impl Local {
     /// Whether the message was surely sent while the connection stood.
     pub fn arrival(&self, message: &Message) -> Arrival {
         match &self.connection {
-            Some(Connection { id, barrier: Barrier::Passed }) if !message.dup && !message.retain => {
+            Some(Connection { id, barrier: Barrier::Passed })
+                if !message.dup && !message.retain =>
+            {
                 Arrival::Live(*id)
             }
             _ => Arrival::Maybe,
@@ -96,7 +98,12 @@ impl Local {
     }
 
     /// Sends the barrier if it is time.
-    pub fn on_time(&mut self, now: Tick, core: &ThingName, rng: &mut fastrand::Rng) -> Option<Effect> {
+    pub fn on_time(
+        &mut self,
+        now: Tick,
+        core: &ThingName,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Effect> {
         if self.next_wakeup()? > now {
             return None;
         }

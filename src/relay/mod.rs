@@ -135,6 +135,7 @@ impl Relay {
             Event::Message { side, message } => self.on_message(now, side, message, out),
             Event::Sent { side, mid, outcome } => self.on_sent(now, side, mid, outcome, out),
             Event::Verified { child, key, outcome } => {
+                self.cloud.checking = self.cloud.checking.saturating_sub(1);
                 self.with_child(now, &child, out, |child, scene| {
                     if child.waiting_key() == Some(key) {
                         child.on_verified(scene, outcome);
@@ -161,7 +162,10 @@ impl Relay {
             true => None,
             false => self.cloud.next_free(&self.settings),
         };
-        [agenda, send, self.cloud.next_wakeup(), self.local.next_wakeup()].into_iter().flatten().min()
+        [agenda, send, self.cloud.next_wakeup(), self.local.next_wakeup()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// How often each thing was decided.

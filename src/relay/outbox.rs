@@ -73,12 +73,22 @@ impl Child {
     }
 
     /// The cloud is to hear that the certificate is in use.
-    pub fn say_acked(&mut self, scene: &mut Scene<'_>, certificate: CertificateId, proof: AckProof) {
+    pub fn say_acked(
+        &mut self,
+        scene: &mut Scene<'_>,
+        certificate: CertificateId,
+        proof: AckProof,
+    ) {
         self.say(scene, Slot::Ack, Says::Acked { certificate, proof });
     }
 
     /// The cloud is to hear of a refusal of ours.
-    pub fn report(&mut self, scene: &mut Scene<'_>, reason: Reason, certificate: Option<CertificateId>) {
+    pub fn report(
+        &mut self,
+        scene: &mut Scene<'_>,
+        reason: Reason,
+        certificate: Option<CertificateId>,
+    ) {
         self.report_words(scene, reason.as_str(), reason.explain(), certificate);
     }
 
@@ -161,7 +171,8 @@ impl Child {
     /// Ends a notice that was taken often enough and never came back.
     pub fn end_unconfirmed(&mut self, scene: &mut Scene<'_>) {
         for slot in Slot::ALL {
-            if slot.notice(&self.record.outbox).is_some() && self.repeat_of(slot).is_unconfirmed(scene.now.tick)
+            if slot.notice(&self.record.outbox).is_some()
+                && self.repeat_of(slot).is_unconfirmed(scene.now.tick)
             {
                 self.end_notice(scene, slot, Weight::Alarm, Reason::Unconfirmed);
             }

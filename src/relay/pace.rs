@@ -62,8 +62,12 @@ pub(super) struct Recent {
 impl Recent {
     const MOST: usize = 4096;
 
-    /// Remembers an id, and forgets the oldest if there are too many.
-    pub fn insert(&mut self, mid: Mid) {
+    /// Remembers ids, and forgets the oldest if there are too many.
+    pub fn extend(&mut self, mids: impl IntoIterator<Item = Mid>) {
+        mids.into_iter().for_each(|mid| self.insert(mid));
+    }
+
+    fn insert(&mut self, mid: Mid) {
         if !self.set.insert(mid) {
             return;
         }

@@ -58,19 +58,28 @@ impl Relay {
 
     fn pump_cloud(&mut self, now: Now, out: &mut Outcome) {
         let link_is_up = self.cloud.state == super::CloudState::Up;
-        while !self.to_cloud.is_empty() && self.cloud.take(now.tick, &self.settings) {
+        while !self.to_cloud.is_empty() && self.cloud.is_free(now.tick, &self.settings) {
             let Some((_, name)) = self.to_cloud.first().cloned() else { return };
-            let sent = self.with_child(now, &name, out, |child, scene| {
+            let effect = self.with_child(now, &name, out, |child, scene| {
                 let item = child.cloud_item(now.tick)?;
                 child.send_cloud(scene, item, link_is_up)
             });
-            if let Some((copy, effect)) = sent.flatten() {
-                if let Some(mid) = self.children.get(&name).and_then(|child| child.mid_of(&effect)) {
-                    self.cloud.recent.insert(mid);
-                }
-                self.cloud.out.insert(copy, name);
+            if let Some(effect) = effect.flatten() {
+                self.on_going_up(now, name, &effect);
                 out.then.push(effect);
             }
+        }
+    }
+
+    fn on_going_up(&mut self, now: Now, name: ThingName, effect: &Effect) {
+        match effect {
+            Effect::Publish(_, outgoing) => {
+                self.cloud.take(now.tick, &self.settings);
+                self.cloud.recent.extend(outgoing.content.mid());
+                self.cloud.out.insert(outgoing.copy, name);
+            }
+            Effect::Verify { .. } => self.cloud.checking += 1,
+            Effect::Ack(..) | Effect::Note(_) => {}
         }
     }
 
@@ -79,7 +88,7 @@ impl Relay {
             let Some(connection) = self.local.free() else { return };
             let Some((_, name)) = self.to_floor.first().cloned() else { return };
             if let Some((copy, effect)) = self.send_to_floor(now, &name, connection, out) {
-                self.local.recent.insert(copy);
+                self.local.recent.extend([copy]);
                 self.local.out.insert(copy, name);
                 out.then.push(effect);
             }
@@ -128,7 +137,8 @@ impl Relay {
     }
 
     fn unschedule(&mut self, name: &ThingName) {
-        let (agenda, cloud, local) = match (self.children.get_mut(name), self.trials.get_mut(name)) {
+        let (agenda, cloud, local) = match (self.children.get_mut(name), self.trials.get_mut(name))
+        {
             (Some(child), _) => {
                 let live = &mut child.live;
                 (live.agenda.take(), live.cloud_rank.take(), live.local_rank.take())
@@ -148,7 +158,13 @@ impl Relay {
     }
 
     /// Tries a device that nobody said is behind this core.
-    pub(super) fn try_device(&mut self, now: Now, name: &ThingName, request: CsrReq, out: &mut Outcome) {
+    pub(super) fn try_device(
+        &mut self,
+        now: Now,
+        name: &ThingName,
+        request: CsrReq,
+        out: &mut Outcome,
+    ) {
         let known = self.trials.get(name).map(|trial| &trial.request.header.rotation);
         if known.is_some_and(|rotation| *rotation == request.header.rotation) {
             return self.counters.count(Some(super::Side::Cloud), Reason::Repeated);
@@ -158,8 +174,7 @@ impl Relay {
         }
         self.unschedule(name);
         let to_child = super::child::Repeat::begin(now.tick);
-        let trial =
-            Trial { request, since: now.tick, to_child, agenda: None, local_rank: None };
+        let trial = Trial { request, since: now.tick, to_child, agenda: None, local_rank: None };
         self.trials.insert(name.clone(), trial);
         self.reschedule(name, now);
         self.counters.count(Some(super::Side::Cloud), Reason::Tried);

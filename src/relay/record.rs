@@ -139,7 +139,7 @@ pub struct AwaitCert {
 }
 
 /// A CSR in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Csr {
     /// Its key.

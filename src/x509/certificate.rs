@@ -39,6 +39,11 @@ pub fn read_certificate(der: &[u8]) -> Result<CertificateFacts, Refusal> {
     parse(der).map(|certificate| facts(der, &certificate))
 }
 
+/// The id of a certificate, whatever its DER holds.
+pub fn certificate_id(der: &[u8]) -> CertificateId {
+    CertificateId(sha256(der))
+}
+
 /// Accepts a chain, leaf first, for a client. Whether the leaf fits a key is the caller's to check.
 ///
 /// In this order: `bad-certificate`; `not-a-leaf` for a CA, or a certificate that may sign others;

@@ -41,6 +41,11 @@ pub fn accept_csr(
     Ok(key_digest_of_spki(info.subject_pki.raw))
 }
 
+/// The key of a CSR that was accepted before; `bad-csr` when it can't be read.
+pub fn csr_key(der: &[u8]) -> Result<KeyDigest, Refusal> {
+    Ok(key_digest_of_spki(parse(der)?.certification_request_info.subject_pki.raw))
+}
+
 /// Checks that a CSR is signed by its own key.
 ///
 /// `bad-signature` also when the algorithm is one that we can't verify: P-521, or ECDSA with

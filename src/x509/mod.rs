@@ -14,9 +14,9 @@ use serde::Deserialize;
 
 pub use anchors::{Anchors, AnchorsError};
 pub use certificate::{
-    CertificateFacts, accept_certificate, join_chain, read_certificate, split_chain,
+    CertificateFacts, accept_certificate, certificate_id, join_chain, read_certificate, split_chain,
 };
-pub use csr::{MAX_CSR, accept_csr, verify_csr_signature};
+pub use csr::{MAX_CSR, accept_csr, csr_key, verify_csr_signature};
 pub use key::key_digest_of_spki;
 
 use crate::reason::Reason;
