@@ -1,0 +1,544 @@
+//! The world itself: virtual time, links that lose, double, delay and reorder, and the invariants
+//! that hold after every step.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+};
+
+use certrelay::{
+    links::{Message, Qos, SendError},
+    relay::{Effect, Event, Outgoing, Side, Stage},
+    wire::{KeyDigest, Kind, Mid, ThingName, Topics},
+};
+
+use crate::{
+    cloud::{Cloud, Downlink, Manners, State},
+    device::{Device, Nature, Said, mischief},
+    gateway::{Gateway, settings},
+};
+
+pub const MINUTE: u64 = 60_000;
+pub const HOUR: u64 = 60 * MINUTE;
+pub const DAY: u64 = 24 * HOUR;
+
+/// How bad the links are, in percent.
+#[derive(Debug, Clone, Copy)]
+pub struct Weather {
+    pub lose: u8,
+    pub double: u8,
+    /// The longest delay, in milliseconds.
+    pub delay: u64,
+}
+
+pub const FAIR: Weather = Weather { lose: 0, double: 0, delay: 50 };
+
+/// What can happen to a world from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Act {
+    Ask(usize),
+    CloudDown(usize),
+    CloudUp(usize),
+    FloorDown(usize),
+    FloorUp(usize),
+    /// The local broker restarts and keeps nothing.
+    FloorForgets(usize),
+    Crash(usize),
+    /// The gateway is cut after so many more points.
+    CutAfter(usize, u64),
+    DeviceOff(usize),
+    DeviceOn(usize),
+    /// Off and on at once, losing what it was about to read.
+    DeviceBlinks(usize),
+    ClockLost(usize),
+    ClockFound(usize),
+    Mischief(usize),
+    /// The local broker delivers again the first so many messages that it ever delivered, after a
+    /// restart of the gateway.
+    Replay(usize, usize),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    Act(Act),
+    Sweep,
+    Wake(usize),
+    AtCloud { from: usize, topic: String, payload: Vec<u8> },
+    AtGateway { to: usize, topic: String, payload: Vec<u8> },
+    AtFloor { gateway: usize, topic: String, payload: Vec<u8> },
+    AtDevice { device: usize, boot: u32, kind: Kind, payload: Vec<u8> },
+    Sent { gateway: usize, restarts: u64, cloud: bool, mid: [u8; 16], ok: bool },
+    Verified { gateway: usize, restarts: u64, child: ThingName, key: KeyDigest },
+}
+
+pub struct World {
+    pub now: u64,
+    rng: fastrand::Rng,
+    pub weather: Weather,
+    pub cloud: Cloud,
+    pub gateways: Vec<Gateway>,
+    cores: Vec<ThingName>,
+    pub devices: Vec<Device>,
+    homes: Vec<usize>,
+    boots: Vec<u32>,
+    by_name: BTreeMap<ThingName, usize>,
+    heap: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    sequence: u64,
+    topics: Topics,
+    /// Every local message that a gateway acknowledged, in order.
+    pub acknowledged: Vec<(String, Vec<u8>)>,
+    pub steps: u64,
+    /// Certificates that were acknowledged to the cloud.
+    pub acked: BTreeSet<(ThingName, certrelay::wire::CertificateId)>,
+}
+
+impl World {
+    pub fn new(seed: u64, manners: Manners, natures: &[(Nature, bool)], gateways: usize) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let cores: Vec<ThingName> =
+            (0..gateways).map(|n| format!("core-{n}").parse().expect("valid")).collect();
+        let mut cloud = Cloud::new(manners);
+        let mut world_devices = vec![];
+        let mut homes = vec![];
+        for (no, (nature, clean)) in natures.iter().enumerate() {
+            let device = Device::new(u32::try_from(no).expect("few"), *nature, *clean);
+            homes.push(no % gateways);
+            cloud.register(&device.name, device.no, no % gateways);
+            world_devices.push(device);
+        }
+        let keeps = rng.bool();
+        let by_name = world_devices.iter().enumerate().map(|(i, d)| (d.name.clone(), i)).collect();
+        let mut world = Self {
+            now: 0,
+            rng,
+            weather: FAIR,
+            cloud,
+            gateways: cores.iter().map(|core| Gateway::new(core.clone(), keeps)).collect(),
+            topics: settings(&cores[0]).cloud_topics,
+            cores,
+            boots: vec![0; world_devices.len()],
+            devices: world_devices,
+            homes,
+            by_name,
+            heap: BinaryHeap::new(),
+            sequence: 0,
+            acknowledged: vec![],
+            steps: 0,
+            acked: BTreeSet::new(),
+        };
+        world.plan(DAY, Happening::Sweep);
+        for gateway in 0..gateways {
+            world.act(Act::FloorUp(gateway));
+            world.act(Act::CloudUp(gateway));
+        }
+        world
+    }
+
+    /// Plans an act, so many milliseconds from now.
+    pub fn later(&mut self, after: u64, act: Act) {
+        self.plan(after, Happening::Act(act));
+    }
+
+    fn plan(&mut self, after: u64, what: Happening) {
+        self.sequence += 1;
+        self.heap.push(Reverse((self.now + after, self.sequence, what)));
+    }
+
+    /// Lets so many milliseconds pass.
+    pub fn run(&mut self, time: u64) {
+        let end = self.now + time;
+        while let Some(Reverse((at, _, _))) = self.heap.peek()
+            && *at <= end
+        {
+            let Reverse((at, _, what)) = self.heap.pop().expect("peeked");
+            self.now = at;
+            self.steps += 1;
+            self.happen(what);
+            self.check();
+        }
+        self.now = end;
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Act(act) => self.act(act),
+            Happening::Sweep => {
+                let downlinks = self.cloud.sweep(self.now, &self.cores);
+                self.send_down(downlinks);
+                self.plan(DAY, Happening::Sweep);
+            }
+            Happening::Wake(gateway) => {
+                self.gateways[gateway].planned_wakeup = None;
+                if self.gateways[gateway].next_wakeup().is_some_and(|at| at <= self.now) {
+                    self.count_wakeup(gateway);
+                    self.feed(gateway, vec![Event::Wakeup]);
+                }
+            }
+            Happening::AtCloud { from, topic, payload } => self.at_cloud(from, topic, payload),
+            Happening::AtGateway { to, topic, payload } => self.at_gateway(to, topic, payload),
+            Happening::AtFloor { gateway, topic, payload } => {
+                let event = self.gateways[gateway].arrive(topic, payload);
+                self.feed(gateway, event.into_iter().collect());
+            }
+            Happening::AtDevice { device, boot, kind, payload } => {
+                if self.devices[device].online && self.boots[device] == boot {
+                    let said = self.devices[device].receive(self.now, kind, &payload);
+                    self.say(device, said);
+                }
+            }
+            Happening::Sent { gateway, restarts, cloud, mid, ok } => {
+                if self.gateways[gateway].restarts == restarts {
+                    let side = if cloud { Side::Cloud } else { Side::Local };
+                    let outcome = if ok { Ok(()) } else { Err(SendError::Offline) };
+                    self.feed(gateway, vec![Event::Sent { side, mid: Mid(mid), outcome }]);
+                }
+            }
+            Happening::Verified { gateway, restarts, child, key } => {
+                if self.gateways[gateway].restarts == restarts {
+                    self.feed(gateway, vec![Event::Verified { child, key, outcome: Ok(()) }]);
+                }
+            }
+        }
+    }
+
+    fn count_wakeup(&mut self, gateway: usize) {
+        let (at, count) = &mut self.gateways[gateway].wakeups_at;
+        *count = if *at == self.now { *count + 1 } else { 0 };
+        *at = self.now;
+        assert!(*count < 5, "the relay wants to be woken again and again");
+    }
+
+    pub fn act(&mut self, act: Act) {
+        match act {
+            Act::Ask(device) => {
+                let name = self.devices[device].name.clone();
+                let downlink = self.cloud.ask(self.now, &name, &self.cores);
+                self.send_down(vec![downlink]);
+            }
+            Act::CloudDown(gateway) => {
+                self.gateways[gateway].cloud_up = false;
+                self.feed(gateway, vec![Event::Down { side: Side::Cloud }]);
+            }
+            Act::CloudUp(gateway) => self.cloud_up(gateway),
+            Act::FloorDown(gateway) => {
+                self.gateways[gateway].floor = None;
+                self.feed(gateway, vec![Event::Down { side: Side::Local }]);
+            }
+            Act::FloorUp(gateway) => self.floor_up(gateway, true),
+            Act::FloorForgets(gateway) => {
+                for device in self.at_home(gateway) {
+                    self.devices[device].queue.clear();
+                }
+                self.gateways[gateway].floor = None;
+                self.feed(gateway, vec![Event::Down { side: Side::Local }]);
+                self.floor_up(gateway, false);
+            }
+            Act::Crash(gateway) => self.crash(gateway),
+            Act::CutAfter(gateway, points) => self.gateways[gateway].cut = Some(points),
+            Act::DeviceOff(device) => self.device_off(device),
+            Act::DeviceOn(device) => self.device_on(device),
+            Act::DeviceBlinks(device) => {
+                self.device_off(device);
+                self.device_on(device);
+            }
+            Act::ClockLost(gateway) => self.gateways[gateway].trusted = false,
+            Act::ClockFound(gateway) => self.gateways[gateway].trusted = true,
+            Act::Mischief(gateway) => {
+                let victim = self.rng.usize(..self.devices.len());
+                let victim = self.devices[victim].name.clone();
+                let core = self.cores[gateway].clone();
+                let (topic, payload) = mischief(&mut self.rng, &core, &victim);
+                self.plan(0, Happening::AtFloor { gateway, topic, payload });
+            }
+            Act::Replay(gateway, count) => {
+                let earlier: Vec<_> = self.acknowledged.iter().take(count).cloned().collect();
+                self.gateways[gateway].replay(earlier);
+                self.crash(gateway);
+            }
+        }
+    }
+
+    fn cloud_up(&mut self, gateway: usize) {
+        if self.gateways[gateway].cloud_up {
+            return;
+        }
+        self.gateways[gateway].cloud_up = true;
+        let connection = certrelay::links::ConnectionId(0);
+        let session_present = self.gateways[gateway].cloud_session.is_some();
+        let kept = self.gateways[gateway].cloud_session.as_mut().map(std::mem::take);
+        self.feed(gateway, vec![Event::Up { side: Side::Cloud, connection, session_present }]);
+        for (topic, payload) in kept.into_iter().flatten() {
+            self.at_gateway(gateway, topic, payload);
+        }
+    }
+
+    fn floor_up(&mut self, gateway: usize, session_present: bool) {
+        if self.gateways[gateway].floor.is_none() {
+            let events = self.gateways[gateway].connect_floor(session_present);
+            self.feed(gateway, events);
+        }
+    }
+
+    /// The gateway loses its power, and both links come back with it.
+    pub fn crash(&mut self, gateway: usize) {
+        let was_up = self.gateways[gateway].cloud_up;
+        self.gateways[gateway].restart(self.now);
+        self.floor_up(gateway, true);
+        if was_up {
+            self.cloud_up(gateway);
+        }
+    }
+
+    fn device_off(&mut self, device: usize) {
+        self.devices[device].online = false;
+        self.boots[device] += 1;
+        if self.devices[device].clean_session {
+            self.devices[device].queue.clear();
+        }
+    }
+
+    fn device_on(&mut self, device: usize) {
+        if self.devices[device].online {
+            return;
+        }
+        self.devices[device].online = true;
+        let said = self.devices[device].boot();
+        self.say(device, said);
+        let queue = std::mem::take(&mut self.devices[device].queue);
+        for (kind, payload) in queue {
+            self.deliver(device, kind, payload);
+        }
+    }
+
+    fn at_home(&self, gateway: usize) -> Vec<usize> {
+        (0..self.devices.len()).filter(|device| self.homes[*device] == gateway).collect()
+    }
+
+    /// A device's messages arrive at its broker in order.
+    fn say(&mut self, device: usize, said: Vec<Said>) {
+        let gateway = self.homes[device];
+        for (kind, payload) in said {
+            let topic = self.topics.topic(&self.devices[device].name, kind);
+            self.plan(1, Happening::AtFloor { gateway, topic, payload });
+        }
+    }
+
+    fn deliver(&mut self, device: usize, kind: Kind, payload: Vec<u8>) {
+        let boot = self.boots[device];
+        let after = 1 + self.rng.u64(..self.weather.delay);
+        self.plan(after, Happening::AtDevice { device, boot, kind, payload });
+    }
+
+    fn send_down(&mut self, downlinks: Vec<Downlink>) {
+        for (name, kind, payload) in downlinks {
+            let topic = self.topics.topic(&name, kind);
+            for to in 0..self.gateways.len() {
+                self.travel(|| Happening::AtGateway {
+                    to,
+                    topic: topic.clone(),
+                    payload: payload.clone(),
+                });
+            }
+        }
+    }
+
+    /// Through the weather: never, once or twice, sooner or later.
+    fn travel(&mut self, what: impl Fn() -> Happening) {
+        if self.rng.u8(..100) < self.weather.lose {
+            return;
+        }
+        let copies = 1 + u8::from(self.rng.u8(..100) < self.weather.double);
+        for _ in 0..copies {
+            let after = 1 + self.rng.u64(..self.weather.delay);
+            self.plan(after, what());
+        }
+    }
+
+    fn at_gateway(&mut self, to: usize, topic: String, payload: Vec<u8>) {
+        let gateway = &mut self.gateways[to];
+        if gateway.cloud_up {
+            let (dup, retain, delivery) = (false, false, None);
+            let message = Message { topic, payload, dup, retain, delivery };
+            self.feed(to, vec![Event::Message { side: Side::Cloud, message }]);
+        } else if let Some(session) = &mut gateway.cloud_session {
+            session.push_back((topic, payload));
+        }
+    }
+
+    fn at_cloud(&mut self, from: usize, topic: String, payload: Vec<u8>) {
+        // IoT Core gives a client its own messages back, and the other gateways' as well.
+        for to in 0..self.gateways.len() {
+            self.travel(|| Happening::AtGateway { to, topic: topic.clone(), payload: payload.clone() });
+        }
+        if topic.ends_with("/probe") {
+            return;
+        }
+        let (name, kind) = self.topics.read(&topic).expect("one of ours");
+        assert!(kind.is_uplink(), "gateway {from} sent a {kind} up");
+        self.check_ack(&name, kind, &payload);
+        let downlinks = self.cloud.receive(self.now, &name, kind, &payload, &self.cores);
+        self.send_down(downlinks);
+    }
+
+    /// No certificate is acknowledged by an ack that was about another.
+    fn check_ack(&mut self, name: &ThingName, kind: Kind, payload: &[u8]) {
+        if kind != Kind::CrtAck {
+            return;
+        }
+        let fields: serde_json::Value = serde_json::from_slice(payload).expect("an object");
+        let id = fields["certificateId"].as_str().expect("named").parse().expect("an id");
+        let device = &self.devices[self.by_name[name]];
+        assert!(
+            device.acked_about.contains(&id),
+            "{name} ({:?}) never acknowledged {id}, only {:?}",
+            device.nature,
+            device.acked_about
+        );
+        self.acked.insert((name.clone(), id));
+    }
+
+    /// Hands events to a gateway, does its effects, and plans its next wakeup.
+    fn feed(&mut self, gateway: usize, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let result = self.gateways[gateway].feed(self.now, events);
+        let (effects, is_cut) = match result {
+            Ok(effects) => (effects, false),
+            Err((effects, _)) => (effects, true),
+        };
+        for effect in effects {
+            self.perform(gateway, effect);
+        }
+        if is_cut {
+            self.crash(gateway);
+        }
+        let wakeup = self.gateways[gateway].next_wakeup();
+        if let Some(at) = wakeup.filter(|_| self.gateways[gateway].planned_wakeup != wakeup) {
+            self.gateways[gateway].planned_wakeup = wakeup;
+            self.plan(at.saturating_sub(self.now), Happening::Wake(gateway));
+        }
+    }
+
+    fn perform(&mut self, gateway: usize, effect: Effect) {
+        let restarts = self.gateways[gateway].restarts;
+        match effect {
+            Effect::Ack(Side::Local, delivery) => {
+                let acked = self.gateways[gateway].ack(delivery);
+                self.acknowledged.extend(acked.filter(|_| gateway == 0));
+            }
+            Effect::Ack(Side::Cloud, _) | Effect::Note(_) => {}
+            Effect::Verify { child, key } => {
+                self.plan(1, Happening::Verified { gateway, restarts, child, key });
+            }
+            Effect::Publish(side, outgoing) => self.publish(gateway, side, outgoing),
+        }
+    }
+
+    fn publish(&mut self, gateway: usize, side: Side, outgoing: Outgoing) {
+        let restarts = self.gateways[gateway].restarts;
+        let Outgoing { copy, topic, qos, content } = outgoing;
+        let needs = Effect::Publish(
+            side,
+            Outgoing { copy, topic: topic.clone(), qos, content: content.clone() },
+        );
+        let body = needs.needs().map(|(name, body)| {
+            self.gateways[gateway].disk.body(name, body).cloned().expect("the body is stored")
+        });
+        let payload = content.render(&body.unwrap_or_default());
+        let is_up = match side {
+            Side::Cloud => self.gateways[gateway].cloud_up,
+            Side::Local => self.gateways[gateway].floor.is_some(),
+        };
+        let cloud = side == Side::Cloud;
+        let ok = is_up && payload.is_some();
+        self.plan(1, Happening::Sent { gateway, restarts, cloud, mid: copy.0, ok });
+        let Some(payload) = payload.filter(|_| is_up) else { return };
+        match side {
+            Side::Cloud => self.travel(|| Happening::AtCloud {
+                from: gateway,
+                topic: topic.clone(),
+                payload: payload.clone(),
+            }),
+            Side::Local => self.publish_on_floor(gateway, topic, qos, payload),
+        }
+    }
+
+    fn publish_on_floor(&mut self, gateway: usize, topic: String, qos: Qos, payload: Vec<u8>) {
+        if topic.ends_with("/barrier") {
+            return self.plan(1, Happening::AtFloor { gateway, topic, payload });
+        }
+        let (name, kind) = self.topics.read(&topic).expect("one of ours");
+        assert!(!kind.is_uplink(), "a {kind} went down");
+        assert!(!self.cores.contains(&name), "something went to the floor under the core's name");
+        let Some(device) = self.by_name.get(&name).copied() else { return };
+        if self.homes[device] != gateway {
+            return;
+        }
+        if self.devices[device].online {
+            self.deliver(device, kind, payload);
+        } else if qos == Qos::AtLeastOnce && !self.devices[device].clean_session {
+            self.devices[device].queue.push_back((kind, payload));
+        }
+    }
+
+    /// The invariants that hold after every step.
+    fn check(&self) {
+        for device in &self.devices {
+            let thing = &self.cloud.things[&device.name];
+            let current = thing.certificates.iter().find(|c| c.id == device.current.certificate);
+            let state = current.expect("issued by this cloud").state;
+            assert_eq!(state, State::Active, "{} ({:?}) is stranded", device.name, device.nature);
+            assert!(device.queue.len() <= 40, "{} messages wait for {}", device.queue.len(), device.name);
+        }
+        for gateway in &self.gateways {
+            assert!(gateway.relay.rows().count() <= self.devices.len() + 300);
+        }
+    }
+
+    /// Everything is well from now on.
+    pub fn heal(&mut self) {
+        self.weather = FAIR;
+        self.heap.retain(|Reverse((_, _, what))| !matches!(what, Happening::Act(_)));
+        for gateway in 0..self.gateways.len() {
+            self.gateways[gateway].cut = None;
+            self.act(Act::ClockFound(gateway));
+            self.act(Act::CloudUp(gateway));
+            self.act(Act::FloorUp(gateway));
+        }
+        for device in 0..self.devices.len() {
+            self.act(Act::DeviceOn(device));
+        }
+    }
+
+    /// After peace, one more rotation of every device that can.
+    pub fn must_converge(&mut self) {
+        self.heal();
+        self.run(65 * DAY);
+        self.check_nothing_is_under_way();
+        let before: Vec<_> = self.devices.iter().map(|device| device.current).collect();
+        for device in 0..self.devices.len() {
+            self.act(Act::Ask(device));
+        }
+        self.run(2 * DAY);
+        for (device, before) in self.devices.iter().zip(before) {
+            let rotated = device.current != before;
+            assert_eq!(rotated, device.nature != Nature::Broken, "{} {:?}", device.name, device.nature);
+            let acked = self.acked.contains(&(device.name.clone(), device.current.certificate));
+            assert!(acked || device.nature == Nature::Broken, "the cloud does not know of {}", device.name);
+        }
+        self.run(40 * DAY);
+        self.check_nothing_is_under_way();
+    }
+
+    /// What was acknowledged has ended: no stage waits, no notice is left.
+    fn check_nothing_is_under_way(&self) {
+        for gateway in &self.gateways {
+            for (name, record) in gateway.disk.snapshot().records {
+                let is_done = matches!(record.stage, Stage::Done(_));
+                assert!(is_done, "{name} at {}: {record:?}", gateway.name);
+                assert!(record.outbox.is_empty(), "{name} at {}: {record:?}", gateway.name);
+            }
+        }
+    }
+}
