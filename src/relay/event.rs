@@ -82,13 +82,23 @@ pub enum Event {
     BodyLost {
         /// The child.
         child: ThingName,
-        /// Which body.
-        body: Body,
+        /// What it was to be.
+        lost: Lost,
     },
     /// The store was damaged, set aside and begun anew: what it held is lost.
     StoreLost,
     /// It is time; [`Relay::next_wakeup`](super::Relay::next_wakeup) said so.
     Wakeup,
+}
+
+/// A body that is not in the store. It says which one it was, because the child may have moved on
+/// since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lost {
+    /// The CSR for this key.
+    Csr(KeyDigest),
+    /// This certificate.
+    Certificate(CertificateId),
 }
 
 /// What the relay wants done, after its writes are durable and in this order.
@@ -165,6 +175,17 @@ impl Content {
             Self::Ready(_) => None,
             Self::Csr { child, .. } => Some((child, Body::Csr)),
             Self::Certificate { child, .. } => Some((child, Body::Certificate)),
+        }
+    }
+
+    /// What is lost when the store does not yield the body.
+    pub fn loss(&self) -> Option<(ThingName, Lost)> {
+        match self {
+            Self::Ready(_) => None,
+            Self::Csr { child, key, .. } => Some((child.clone(), Lost::Csr(*key))),
+            Self::Certificate { child, certificate, .. } => {
+                Some((child.clone(), Lost::Certificate(*certificate)))
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     child::{COPIES_APART, CSR_APART, Child, Scene, Signature},
-    event::{Side, Weight},
+    event::{Lost, Side, Weight},
     record::{AwaitAck, AwaitCert, AwaitCsr, Notice, Occurred, Outcome, Stage},
 };
 use crate::{
@@ -248,15 +248,15 @@ impl Child {
         }
     }
 
-    /// The store does not hold the CSR any more.
-    pub fn on_csr_lost(&mut self, scene: &mut Scene<'_>) {
-        self.give_up_csr(scene, Reason::BodyLost);
-        self.note(scene, Weight::Alarm, None, Reason::BodyLost, None);
-    }
-
-    /// The store does not hold the certificate any more.
-    pub fn on_certificate_lost(&mut self, scene: &mut Scene<'_>) {
-        self.ask_again(scene);
+    /// The store does not hold the CSR or the certificate, which the child may not need any more.
+    pub fn on_lost(&mut self, scene: &mut Scene<'_>, lost: Lost) {
+        match lost {
+            Lost::Csr(key) if self.waiting_key() == Some(key) => {
+                self.give_up_csr(scene, Reason::BodyLost);
+            }
+            Lost::Certificate(id) if self.held_certificate() == Some(id) => self.ask_again(scene),
+            Lost::Csr(_) | Lost::Certificate(_) => return,
+        }
         self.note(scene, Weight::Alarm, None, Reason::BodyLost, None);
     }
 

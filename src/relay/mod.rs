@@ -38,7 +38,7 @@ use local::Local;
 use pace::Turns;
 
 pub use cloud::CloudState;
-pub use event::{Content, Effect, Event, Note, Outcome, Outgoing, Side, Weight};
+pub use event::{Content, Effect, Event, Lost, Note, Outcome, Outgoing, Side, Weight};
 pub use record::{
     AwaitAck, AwaitCert, AwaitCsr, Body, Csr, Done, Notice, Occurred, Outbox, Outcome as Ended,
     REMEMBERED, Reached, Record, Says, Snapshot, Stage, Write,
@@ -142,11 +142,8 @@ impl Relay {
                     }
                 });
             }
-            Event::BodyLost { child, body } => {
-                self.with_child(now, &child, out, |child, scene| match body {
-                    Body::Csr => child.on_csr_lost(scene),
-                    Body::Certificate => child.on_certificate_lost(scene),
-                });
+            Event::BodyLost { child, lost } => {
+                self.with_child(now, &child, out, |child, scene| child.on_lost(scene, lost));
             }
             Event::StoreLost => self.on_store_lost(now, out),
             Event::Wakeup => {}

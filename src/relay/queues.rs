@@ -24,8 +24,9 @@ impl Relay {
         let probe = self.cloud.on_time(now.tick, &self.settings, &mut self.rng);
         let barrier = self.local.on_time(now.tick, &self.settings.core, &mut self.rng);
         out.then.extend(probe.into_iter().chain(barrier));
-        self.pump_cloud(now, out);
+        // The floor first: a certificate that is to be confirmed makes work for the cloud.
         self.pump_floor(now, out);
+        self.pump_cloud(now, out);
     }
 
     fn pop_due(&mut self, now: Tick) -> Option<ThingName> {

@@ -137,7 +137,8 @@ impl Cloud {
         let core = header.core.clone().expect("a relayed message says who relayed it");
         if cores.contains(name) {
             assert_eq!(kind, Kind::CrtErr, "nothing but a report of its own under the core's name");
-            self.errors_of_core.push(CrtErr::parse(payload).expect("readable").code.expect("coded"));
+            self.errors_of_core
+                .push(CrtErr::parse(payload).expect("readable").code.expect("coded"));
             return self.verdict(name, &core, header.mid, kind, true).into_iter().collect();
         }
         if !self.things.contains_key(name) {

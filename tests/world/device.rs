@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use certrelay::{
     wire::{
-        CertificateId, CertificateMessage, CsrReq, Header, Kind, Mid, PayloadError, ThingName, render,
+        CertificateId, CertificateMessage, CsrReq, Header, Kind, Mid, PayloadError, ThingName,
+        render,
     },
     x509,
 };
@@ -95,7 +96,8 @@ impl Device {
             self.nature != Nature::Blog && now.saturating_sub(*since) < CSR_KEPT
         });
         let (key, _) = kept.unwrap_or_else(|| self.new_key(now));
-        self.pending = Some(self.pending.filter(|(pending, _)| *pending == key).unwrap_or((key, now)));
+        self.pending =
+            Some(self.pending.filter(|(pending, _)| *pending == key).unwrap_or((key, now)));
         let header = match self.nature {
             Nature::Blog => Header::default(),
             _ => Header { rotation: Header::read(payload).rotation, ..Header::default() },
@@ -111,7 +113,8 @@ impl Device {
     }
 
     fn on_certificate(&mut self, payload: &[u8]) -> Said {
-        let message = CertificateMessage::parse(payload).expect("the gateway writes what can be read");
+        let message =
+            CertificateMessage::parse(payload).expect("the gateway writes what can be read");
         let facts = x509::read_certificate(&message.chain[0]).expect("a certificate");
         let key = pki::owner(facts.key).expect("a key of this world");
         assert_eq!(key.0, self.no, "{} got the certificate of {key:?}", self.name);
@@ -144,11 +147,16 @@ impl Device {
 }
 
 /// What a hostile local client publishes, if the broker lets it: a topic and a payload.
-pub fn mischief(rng: &mut fastrand::Rng, core: &ThingName, victim: &ThingName) -> (String, Vec<u8>) {
+pub fn mischief(
+    rng: &mut fastrand::Rng,
+    core: &ThingName,
+    victim: &ThingName,
+) -> (String, Vec<u8>) {
     let stranger: ThingName = format!("stranger-{}", rng.u8(..)).parse().expect("valid");
     let csr = pki::csr((900 + u32::from(rng.u8(..4)), 0));
     let certificate = CertificateId(std::array::from_fn(|_| rng.u8(..)));
-    let header = Header { core: Some(core.clone()), mid: Some(Mid([rng.u8(..); 16])), rotation: None };
+    let header =
+        Header { core: Some(core.clone()), mid: Some(Mid([rng.u8(..); 16])), rotation: None };
     let name = match rng.u8(..3) {
         0 => core,
         1 => &stranger,

@@ -10,7 +10,8 @@ use std::{
 use certrelay::{
     links::{ConnectionId, Delivery, Message},
     relay::{
-        Body, Children, Effect, Event, Outcome, Record, Relay, Settings, Side, Snapshot, Stage, Write,
+        Body, Children, Effect, Event, Outcome, Record, Relay, Settings, Side, Snapshot, Stage,
+        Write,
     },
     schedule::{Backoff, Now, Tick, Timestamp},
     wire::{ThingName, Topics},
@@ -84,7 +85,11 @@ impl Disk {
             Stage::AwaitCert(_) => (true, false),
             Stage::AwaitAck(_) => (true, true),
         };
-        assert_eq!((has(Body::Csr), has(Body::Certificate)), (csr, certificate), "{name}: {record:?}");
+        assert_eq!(
+            (has(Body::Csr), has(Body::Certificate)),
+            (csr, certificate),
+            "{name}: {record:?}"
+        );
     }
 
     pub fn body(&self, name: &ThingName, body: Body) -> Option<&Vec<u8>> {
@@ -182,7 +187,11 @@ impl Gateway {
 
     /// Hands over events as one batch: commits, then returns the effects one by one, unless the
     /// power goes before.
-    pub fn feed(&mut self, now: u64, events: Vec<Event>) -> Result<Vec<Effect>, (Vec<Effect>, Cut)> {
+    pub fn feed(
+        &mut self,
+        now: u64,
+        events: Vec<Event>,
+    ) -> Result<Vec<Effect>, (Vec<Effect>, Cut)> {
         let mut out = Outcome::default();
         for event in events {
             self.relay.handle(self.clock(now), event, &mut out);
@@ -254,9 +263,12 @@ impl Gateway {
     /// The broker delivers once more what was acknowledged before: a broker that lost its own
     /// notes, or a client that was restored from a copy.
     pub fn replay(&mut self, messages: impl IntoIterator<Item = (String, Vec<u8>)>) {
-        let kept = messages
-            .into_iter()
-            .map(|(topic, payload)| Kept { topic, payload, sent_on: None, dup: false });
+        let kept = messages.into_iter().map(|(topic, payload)| Kept {
+            topic,
+            payload,
+            sent_on: None,
+            dup: false,
+        });
         let mut session: VecDeque<Kept> = kept.collect();
         session.append(&mut self.session);
         self.session = session;

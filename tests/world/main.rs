@@ -20,22 +20,33 @@ const PLAIN: Manners = Manners { rotation_ids: false, names_core: false, results
 #[test]
 fn every_kind_of_device_rotates_in_fair_weather() {
     for manners in [MODERN, PLAIN] {
-        let natures =
-            [(Nature::Contract, false), (Nature::Blog, false), (Nature::Blog, true), (Nature::Broken, false)];
+        let natures = [
+            (Nature::Contract, false),
+            (Nature::Blog, false),
+            (Nature::Blog, true),
+            (Nature::Broken, false),
+        ];
         let mut world = World::new(1, manners, &natures, 1);
         world.must_converge();
-        println!("{manners:?}: {} steps, {} CSRs, {} acks", world.steps, world.cloud.csrs, world.cloud.acks);
+        println!(
+            "{manners:?}: {} steps, {} CSRs, {} acks",
+            world.steps, world.cloud.csrs, world.cloud.acks
+        );
     }
 }
 
 /// A schedule drawn from a seed.
 fn schedule(seed: u64) -> World {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
-    let manners =
-        Manners { rotation_ids: rng.bool(), names_core: rng.bool(), results: rng.bool() };
+    let manners = Manners { rotation_ids: rng.bool(), names_core: rng.bool(), results: rng.bool() };
     let gateways = 1 + rng.usize(..2);
     let natures: Vec<(Nature, bool)> = (0..rng.usize(1..6))
-        .map(|_| (*rng.choice(&[Nature::Contract, Nature::Blog, Nature::Broken]).expect("some"), rng.bool()))
+        .map(|_| {
+            (
+                *rng.choice(&[Nature::Contract, Nature::Blog, Nature::Broken]).expect("some"),
+                rng.bool(),
+            )
+        })
         .collect();
     let mut world = World::new(seed, manners, &natures, gateways);
     let delay = *rng.choice(&[50, 5_000, 10 * MINUTE]).expect("some");
@@ -149,7 +160,10 @@ fn messages_that_are_delivered_again_after_a_restart_acknowledge_nothing() {
                 let acked = world.acked.clone();
                 world.act(Act::Replay(0, prefix));
                 world.run(10 * MINUTE);
-                assert_eq!(world.acked, acked, "a replay of {prefix} messages acknowledged something");
+                assert_eq!(
+                    world.acked, acked,
+                    "a replay of {prefix} messages acknowledged something"
+                );
                 assert!(world.cloud.acks <= acks + 6);
                 world.must_converge();
                 replays += 1;

@@ -11,7 +11,9 @@ use certrelay::{
     wire::{CertificateId, KeyDigest},
     x509,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
 
 /// The wall clock when a world begins: 2027-01-01.
 pub const BEGIN: Timestamp = Timestamp(1_798_761_600_000);
@@ -75,7 +77,8 @@ impl Pki {
         }
         let mut params = Self::params(key);
         params.serial_number = Some(u64::from(serial + 1).into());
-        let der = params.signed_by(&self.keys[&key], &self.ca).expect("a certificate").der().to_vec();
+        let der =
+            params.signed_by(&self.keys[&key], &self.ca).expect("a certificate").der().to_vec();
         let id = x509::certificate_id(&der);
         self.certificates.insert((key, serial), (der.clone(), id));
         (der, id)

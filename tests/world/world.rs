@@ -8,7 +8,7 @@ use std::{
 
 use certrelay::{
     links::{Message, Qos, SendError},
-    relay::{Effect, Event, Outgoing, Side, Stage},
+    relay::{Body, Effect, Event, Lost, Outgoing, Side, Stage},
     wire::{KeyDigest, Kind, Mid, ThingName, Topics},
 };
 
@@ -69,6 +69,7 @@ enum Happening {
     AtDevice { device: usize, boot: u32, kind: Kind, payload: Vec<u8> },
     Sent { gateway: usize, restarts: u64, cloud: bool, mid: [u8; 16], ok: bool },
     Verified { gateway: usize, restarts: u64, child: ThingName, key: KeyDigest },
+    Lost { gateway: usize, restarts: u64, child: ThingName, lost: Lost },
 }
 
 pub struct World {
@@ -191,6 +192,11 @@ impl World {
                     let side = if cloud { Side::Cloud } else { Side::Local };
                     let outcome = if ok { Ok(()) } else { Err(SendError::Offline) };
                     self.feed(gateway, vec![Event::Sent { side, mid: Mid(mid), outcome }]);
+                }
+            }
+            Happening::Lost { gateway, restarts, child, lost } => {
+                if self.gateways[gateway].restarts == restarts {
+                    self.feed(gateway, vec![Event::BodyLost { child, lost }]);
                 }
             }
             Happening::Verified { gateway, restarts, child, key } => {
@@ -368,7 +374,11 @@ impl World {
     fn at_cloud(&mut self, from: usize, topic: String, payload: Vec<u8>) {
         // IoT Core gives a client its own messages back, and the other gateways' as well.
         for to in 0..self.gateways.len() {
-            self.travel(|| Happening::AtGateway { to, topic: topic.clone(), payload: payload.clone() });
+            self.travel(|| Happening::AtGateway {
+                to,
+                topic: topic.clone(),
+                payload: payload.clone(),
+            });
         }
         if topic.ends_with("/probe") {
             return;
@@ -438,14 +448,23 @@ impl World {
     fn publish(&mut self, gateway: usize, side: Side, outgoing: Outgoing) {
         let restarts = self.gateways[gateway].restarts;
         let Outgoing { copy, topic, qos, content } = outgoing;
-        let needs = Effect::Publish(
-            side,
-            Outgoing { copy, topic: topic.clone(), qos, content: content.clone() },
-        );
-        let body = needs.needs().map(|(name, body)| {
-            self.gateways[gateway].disk.body(name, body).cloned().expect("the body is stored")
-        });
-        let payload = content.render(&body.unwrap_or_default());
+        let loss = content.loss();
+        let needed = match &loss {
+            Some((name, Lost::Csr(_))) => Some((name, Body::Csr)),
+            Some((name, Lost::Certificate(_))) => Some((name, Body::Certificate)),
+            None => None,
+        };
+        let body = needed.map(|(name, body)| self.gateways[gateway].disk.body(name, body).cloned());
+        let payload = match body {
+            Some(None) => {
+                // A later event of the batch has dropped it.
+                let (child, lost) = loss.expect("it was needed");
+                self.plan(1, Happening::Lost { gateway, restarts, child, lost });
+                None
+            }
+            Some(Some(body)) => content.render(&body),
+            None => content.render(&[]),
+        };
         let is_up = match side {
             Side::Cloud => self.gateways[gateway].cloud_up,
             Side::Local => self.gateways[gateway].floor.is_some(),
@@ -489,7 +508,12 @@ impl World {
             let current = thing.certificates.iter().find(|c| c.id == device.current.certificate);
             let state = current.expect("issued by this cloud").state;
             assert_eq!(state, State::Active, "{} ({:?}) is stranded", device.name, device.nature);
-            assert!(device.queue.len() <= 40, "{} messages wait for {}", device.queue.len(), device.name);
+            assert!(
+                device.queue.len() <= 40,
+                "{} messages wait for {}",
+                device.queue.len(),
+                device.name
+            );
         }
         for gateway in &self.gateways {
             assert!(gateway.relay.rows().count() <= self.devices.len() + 300);
@@ -523,9 +547,19 @@ impl World {
         self.run(2 * DAY);
         for (device, before) in self.devices.iter().zip(before) {
             let rotated = device.current != before;
-            assert_eq!(rotated, device.nature != Nature::Broken, "{} {:?}", device.name, device.nature);
+            assert_eq!(
+                rotated,
+                device.nature != Nature::Broken,
+                "{} {:?}",
+                device.name,
+                device.nature
+            );
             let acked = self.acked.contains(&(device.name.clone(), device.current.certificate));
-            assert!(acked || device.nature == Nature::Broken, "the cloud does not know of {}", device.name);
+            assert!(
+                acked || device.nature == Nature::Broken,
+                "the cloud does not know of {}",
+                device.name
+            );
         }
         self.run(40 * DAY);
         self.check_nothing_is_under_way();
