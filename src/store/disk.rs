@@ -206,10 +206,7 @@ fn file_bytes(held: u64) -> u64 {
 }
 
 /// Runs what calls into redb: its errors and its panics become ours.
-fn guarded<T>(
-    path: &Path,
-    work: impl FnOnce() -> Result<T, redb::Error>,
-) -> Result<T, StoreError> {
+fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(outcome) => outcome.map_err(|error| StoreError::from_redb(path, error)),
         Err(panic) => {

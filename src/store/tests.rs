@@ -288,7 +288,9 @@ fn a_full_store_refuses_what_grows_it_takes_what_shrinks_it_and_stays_under_its_
     assert!(put > 600, "only {put} records of 1.7 kB in 3 MiB");
     assert_eq!(store.commit(&[Write::Forget(thing(0))]), Err(StoreError::Closed));
 
-    // Churn at the cap: replaced by something of the same size, over and over.
+    drop(store);
+
+    // Churn at the cap, over and over.
     let mut store = options.open().expect("opens").store;
     for _ in 0..60 {
         let batch: Vec<_> = (0..16)
@@ -344,7 +346,8 @@ fn damage_anywhere_in_the_file_is_found_or_harmless() {
     let mut model = Model::default();
     let mut store = open(&dir);
     for n in 0..150 {
-        let batch = [put_record(n), put_body(n, Body::Csr, 900), put_body(n, Body::Certificate, 5000)];
+        let batch =
+            [put_record(n), put_body(n, Body::Csr, 900), put_body(n, Body::Certificate, 5000)];
         let batch = &batch[..1 + n % 3];
         store.commit(batch).expect("commits");
         batch.iter().for_each(|write| model.apply(write));
@@ -382,7 +385,9 @@ fn damaged(sound: &[u8], rng: &mut fastrand::Rng) -> Vec<u8> {
     const PAGE: usize = 4096;
     let mut bytes = sound.to_vec();
     match rng.u8(0..4) {
-        0 | 1 => (0..rng.u8(1..=8)).for_each(|_| bytes[rng.usize(0..sound.len())] ^= 1 << rng.u8(0..8)),
+        0 | 1 => {
+            (0..rng.u8(1..=8)).for_each(|_| bytes[rng.usize(0..sound.len())] ^= 1 << rng.u8(0..8))
+        }
         2 => bytes.truncate(rng.usize(0..sound.len())),
         _ => {
             let page = rng.usize(0..sound.len() / PAGE) * PAGE;
