@@ -229,8 +229,8 @@ fn a_failing_write_ends_the_handle_and_loses_nothing_acknowledged() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("failed ") && said.contains("certrelay.redb"), "{said}");
-    let numbers = said.lines().filter_map(|l| l.strip_prefix("acknowledged ")?.parse().ok());
-    Model::default().assert_held_by(&mut open(dir.path()), numbers.last().expect("some"));
+    let mut numbers = said.lines().filter_map(|l| l.strip_prefix("acknowledged ")?.parse().ok());
+    Model::default().assert_held_by(&mut open(dir.path()), numbers.next_back().expect("some"));
 }
 
 /// A small file system of its own; `None` where this may not be done.
@@ -324,6 +324,7 @@ fn a_full_disk_loses_nothing_and_can_be_drained() {
 
 #[test]
 #[ignore = "measures; says nothing about right or wrong"]
+#[expect(clippy::disallowed_methods, reason = "measures")]
 fn measure_the_start_with_10_000_records() {
     let dir = TempDir::new().expect("a directory");
     let mut store = open(dir.path());
@@ -351,6 +352,7 @@ fn measure_the_start_with_10_000_records() {
 
 #[test]
 #[ignore = "measures; says nothing about right or wrong"]
+#[expect(clippy::disallowed_methods, reason = "measures")]
 fn measure_durable_commits() {
     let dir = TempDir::new().expect("a directory");
     let mut store = open(dir.path());

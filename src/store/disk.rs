@@ -1,8 +1,7 @@
 //! The real store: one redb file.
 //!
-//! Owns the tables and what they hold. Tables: `records` (thing name → JSON), `csrs` and
-//! `certificates` (thing name → DER), `meta`; every value in a [`frame`]. A commit is one
-//! transaction, durable when it returns.
+//! Owns the database's life: opening, room, errors. What stands in it is [`super::tables`]'. A
+//! commit is one transaction, durable when it returns.
 //!
 //! **Opening** always has redb verify every page, not only after an unclean end, which redb knows
 //! by a flag in its header. That flag can't speak for a file that was damaged at rest: measured,
@@ -21,34 +20,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
-    TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadableDatabase};
 
 use super::{
     OpenStore, Opened, Store, StoreError,
-    frame::{entry_bytes, frame, unframe},
     place::Place,
+    tables::{self, SCHEMA, Tables},
 };
 use crate::{
-    relay::{Body, Record, Snapshot, Write},
-    schedule::Timestamp,
+    relay::{Body, Snapshot, Write},
     wire::ThingName,
 };
-
-/// The newest layout of the tables that is understood.
-const SCHEMA: u32 = 1;
-const SCHEMA_KEY: &str = "schema";
-const SEEN_KEY: &str = "seen";
-
-type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
-type Entries<'t> = Table<'t, &'static str, &'static [u8]>;
-
-const RECORDS: Definition = TableDefinition::new("records");
-const CSRS: Definition = TableDefinition::new("csrs");
-const CERTIFICATES: Definition = TableDefinition::new("certificates");
-const META: Definition = TableDefinition::new("meta");
 
 const CACHE_BYTES: usize = 2 * 1024 * 1024;
 /// Enough to commit a few hundred deletions into pages of their own.
@@ -61,8 +43,8 @@ const COMPACT_FROM: u64 = 4 * 1024 * 1024;
 pub struct Options {
     /// The directory; it must exist.
     pub dir: PathBuf,
-    /// How much of the disk the database may take up, in bytes (`store.maxBytes`). The ballast, at
-    /// most a quarter of it and 4 MiB, comes on top.
+    /// How much of the disk the database may take up, in bytes (`store.maxBytes`); below 1 MiB
+    /// hardly anything fits. The ballast, at most a quarter of it and 4 MiB, comes on top.
     pub max_bytes: u64,
 }
 
@@ -96,7 +78,8 @@ pub struct DiskStore {
 
 impl Store for DiskStore {
     fn load(&mut self) -> Result<Snapshot, StoreError> {
-        let (snapshot, unreadable) = self.attempt(|database| read_all(&database.begin_read()?))?;
+        let (snapshot, unreadable) =
+            self.attempt(|database| tables::read_all(&database.begin_read()?))?;
         if !unreadable.is_empty() {
             self.change(|tables| unreadable.iter().map(|key| tables.forget(key)).sum())?;
         }
@@ -105,12 +88,10 @@ impl Store for DiskStore {
 
     fn body(&mut self, thing: &ThingName, body: Body) -> Result<Option<Vec<u8>>, StoreError> {
         let key = thing.as_str();
-        let found = self.attempt(|database| {
-            let framed = database.begin_read()?.open_table(table_of(body))?.get(key)?;
-            Ok(framed.map(|framed| unframe(key, framed.value()).map(<[u8]>::to_vec)))
-        })?;
+        let found =
+            self.attempt(|database| tables::read_body(&database.begin_read()?, key, body))?;
         if found == Some(None) {
-            self.change(|tables| remove(tables.body(body), key))?;
+            self.change(|tables| tables.drop_body(key, body))?;
         }
         Ok(found.flatten())
     }
@@ -227,7 +208,9 @@ struct Contents {
 fn open_or_set_aside(place: &Place) -> Result<(Contents, Option<PathBuf>), StoreError> {
     let set_aside = match open_existing(place) {
         Ok(Some(contents)) => return Ok((contents, None)),
-        Ok(None) => None,
+        // A crash, or a full disk, came between setting one aside and beginning the next. Nobody
+        // was told yet.
+        Ok(None) => place.last_set_aside()?,
         Err(StoreError::Corrupt { .. }) => Some(place.set_aside()?),
         Err(error) => return Err(error),
     };
@@ -244,7 +227,7 @@ fn create_new(place: &Place) -> Result<(), StoreError> {
         let database = builder().create(&path)?;
         let transaction = database.begin_write()?;
         let mut tables = Tables::open(&transaction)?;
-        put(&mut tables.meta, SCHEMA_KEY, &SCHEMA.to_le_bytes())?;
+        tables.put_schema()?;
         drop(tables);
         transaction.commit()?;
         Ok(database.close()?)
@@ -263,7 +246,7 @@ fn open_existing(place: &Place) -> Result<Option<Contents>, StoreError> {
         Some(_) => {}
     }
     let database = guarded(&path, || Ok(builder().open(&path)?))?;
-    match guarded(&path, || read_schema(&database.begin_read()?))? {
+    match guarded(&path, || tables::read_schema(&database.begin_read()?))? {
         Some(found) if found > SCHEMA => {
             return Err(StoreError::NewerSchema { path, found, known: SCHEMA });
         }
@@ -272,7 +255,7 @@ fn open_existing(place: &Place) -> Result<Option<Contents>, StoreError> {
             return Err(StoreError::Corrupt { path, what: "it has no schema".to_owned() });
         }
     }
-    let held = guarded(&path, || count(&database.begin_read()?))?;
+    let held = guarded(&path, || tables::count(&database.begin_read()?))?;
     let mut contents = Contents { database, held };
     compact_if_worth_it(place, &mut contents)?;
     Ok(Some(contents))
@@ -295,108 +278,53 @@ fn builder() -> redb::Builder {
     builder
 }
 
-fn table_of(body: Body) -> Definition {
-    match body {
-        Body::Csr => CSRS,
-        Body::Certificate => CERTIFICATES,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Timestamp;
 
-fn read_schema(transaction: &ReadTransaction) -> Result<Option<u32>, redb::Error> {
-    read_meta(transaction, SCHEMA_KEY).map(|schema| schema.map(u32::from_le_bytes))
-}
-
-fn read_meta<const N: usize>(
-    transaction: &ReadTransaction,
-    key: &str,
-) -> Result<Option<[u8; N]>, redb::Error> {
-    let framed = transaction.open_table(META)?.get(key)?;
-    Ok(framed.and_then(|framed| unframe(key, framed.value())?.try_into().ok()))
-}
-
-fn count(transaction: &ReadTransaction) -> Result<u64, redb::Error> {
-    let mut held = 0;
-    for definition in [RECORDS, CSRS, CERTIFICATES, META] {
-        held += transaction.open_table(definition)?.stats()?.stored_bytes();
-    }
-    Ok(held)
-}
-
-/// The snapshot, and the keys of the records that can't be read.
-fn read_all(transaction: &ReadTransaction) -> Result<(Snapshot, Vec<String>), redb::Error> {
-    let seen = read_meta(transaction, SEEN_KEY)?.map(|seen| Timestamp(u64::from_le_bytes(seen)));
-    let (mut records, mut unreadable) = (Vec::new(), Vec::new());
-    for entry in transaction.open_table(RECORDS)?.iter()? {
-        let (key, framed) = entry?;
-        match read_record(key.value(), framed.value()) {
-            Some(record) => records.push(record),
-            None => unreadable.push(key.value().to_owned()),
-        }
-    }
-    let damaged = unreadable.iter().filter_map(|key| key.parse().ok()).collect();
-    Ok((Snapshot { records, damaged, seen }, unreadable))
-}
-
-fn read_record(key: &str, framed: &[u8]) -> Option<(ThingName, Record)> {
-    Some((key.parse().ok()?, serde_json::from_slice(unframe(key, framed)?).ok()?))
-}
-
-/// The tables in a transaction. Every change says by how many bytes it grows what they hold.
-struct Tables<'t> {
-    records: Entries<'t>,
-    csrs: Entries<'t>,
-    certificates: Entries<'t>,
-    meta: Entries<'t>,
-}
-
-impl<'t> Tables<'t> {
-    fn open(transaction: &'t WriteTransaction) -> Result<Self, redb::Error> {
-        Ok(Self {
-            records: transaction.open_table(RECORDS)?,
-            csrs: transaction.open_table(CSRS)?,
-            certificates: transaction.open_table(CERTIFICATES)?,
-            meta: transaction.open_table(META)?,
-        })
+    fn open(dir: &Path) -> DiskStore {
+        let mut options = Options { dir: dir.to_owned(), max_bytes: 1 << 26 };
+        options.open().expect("opens").store
     }
 
-    fn apply(&mut self, write: &Write) -> Result<i64, redb::Error> {
-        match write {
-            Write::Record(thing, record) => {
-                put(&mut self.records, thing.as_str(), &to_json(record))
-            }
-            Write::Body(thing, body, der) => put(self.body(*body), thing.as_str(), der),
-            Write::DropBody(thing, body) => remove(self.body(*body), thing.as_str()),
-            Write::Forget(thing) => self.forget(thing.as_str()),
-            Write::Seen(time) => put(&mut self.meta, SEEN_KEY, &time.0.to_le_bytes()),
+    fn body(thing: &str, der: &[u8]) -> Write {
+        Write::Body(thing.parse().expect("a thing name"), Body::Csr, der.to_vec())
+    }
+
+    #[test]
+    fn what_is_counted_along_the_way_is_what_is_counted_at_the_next_opening() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut store = open(dir.path());
+        let thing = |name: &str| name.parse().expect("a thing name");
+        let first = [body("a", &[1; 999]), body("a", &[2; 10]), Write::Forget(thing("b"))];
+        let second = [body("b", &[3; 70]), Write::DropBody(thing("a"), Body::Csr)];
+        let third = [Write::Seen(Timestamp(1)), Write::Seen(Timestamp(2)), body("a", &[])];
+        for batch in [&first[..], &second, &third] {
+            store.commit(batch).expect("commits");
+            let held = store.held;
+            drop(store);
+            store = open(dir.path());
+            assert_eq!(store.held, held);
         }
     }
 
-    fn body(&mut self, body: Body) -> &mut Entries<'t> {
-        match body {
-            Body::Csr => &mut self.csrs,
-            Body::Certificate => &mut self.certificates,
-        }
+    #[test]
+    fn a_panic_of_the_database_spends_the_handle_and_a_sound_file_opens_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut store = open(dir.path());
+        store.commit(&[body("a", &[1])]).expect("commits");
+        let error = store
+            .change(|tables| {
+                tables.forget("a")?;
+                panic!("torn page")
+            })
+            .expect_err("panics");
+        assert!(error.to_string().contains("torn page"), "{error}");
+        assert!(matches!(error, StoreError::Corrupt { .. }));
+        assert_eq!(store.load(), Err(StoreError::Closed));
+        drop(store);
+        let thing = "a".parse().expect("a thing name");
+        assert_eq!(open(dir.path()).body(&thing, Body::Csr), Ok(Some(vec![1])));
     }
-
-    fn forget(&mut self, key: &str) -> Result<i64, redb::Error> {
-        Ok(remove(&mut self.records, key)?
-            + remove(&mut self.csrs, key)?
-            + remove(&mut self.certificates, key)?)
-    }
-}
-
-/// A record as it is stored.
-pub(super) fn to_json(record: &Record) -> Vec<u8> {
-    serde_json::to_vec(record).expect("a record is plain data with text keys")
-}
-
-fn put(table: &mut Entries<'_>, key: &str, value: &[u8]) -> Result<i64, redb::Error> {
-    let before = table.insert(key, frame(key, value).as_slice())?;
-    let before = before.map_or(0, |old| (key.len() + old.value().len()) as u64);
-    Ok(entry_bytes(key, value).wrapping_sub(before).cast_signed())
-}
-
-fn remove(table: &mut Entries<'_>, key: &str) -> Result<i64, redb::Error> {
-    let before = table.remove(key)?.map_or(0, |old| (key.len() + old.value().len()) as u64);
-    Ok(0u64.wrapping_sub(before).cast_signed())
 }

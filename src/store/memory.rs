@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{OpenStore, Opened, Store, StoreError, disk::to_json, frame::entry_bytes};
+use super::{OpenStore, Opened, Store, StoreError, frame::entry_bytes, tables::to_json};
 use crate::{
     relay::{Body, Record, Snapshot, Write},
     schedule::Timestamp,

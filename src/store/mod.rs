@@ -11,6 +11,7 @@ mod error;
 mod frame;
 mod memory;
 mod place;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod thread;

@@ -88,9 +88,15 @@ impl Place {
         self.try_set_aside().map_err(|error| StoreError::from_io(&self.database(), &error))
     }
 
+    /// Where the last damaged database lies, if there was one.
+    pub fn last_set_aside(&self) -> Result<Option<PathBuf>, StoreError> {
+        let numbers = self.corrupt_numbers();
+        let numbers = numbers.map_err(|error| StoreError::from_io(&self.dir, &error))?;
+        Ok(numbers.last().map(|last| self.corrupt(*last)))
+    }
+
     fn try_set_aside(&self) -> io::Result<PathBuf> {
-        let mut numbers = self.corrupt_numbers()?;
-        numbers.sort_unstable();
+        let numbers = self.corrupt_numbers()?;
         let next = numbers.last().map_or(1, |last| last.saturating_add(1));
         let path = self.corrupt(next);
         fs::rename(self.database(), &path)?;
@@ -106,6 +112,7 @@ impl Place {
         self.dir.join(format!("{CORRUPT}{number}"))
     }
 
+    /// In ascending order.
     fn corrupt_numbers(&self) -> io::Result<Vec<u64>> {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -113,6 +120,7 @@ impl Place {
             let number = name.to_str().and_then(|name| name.strip_prefix(CORRUPT));
             numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
         }
+        numbers.sort_unstable();
         Ok(numbers)
     }
 

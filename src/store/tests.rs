@@ -36,7 +36,8 @@ fn record(number: u64) -> Record {
         0 => Stage::AwaitCsr(AwaitCsr { since, hold_until: None }),
         _ => Stage::Done(Done { since, outcome: Outcome::Nothing }),
     };
-    let rotation: Option<RotationId> = (number % 3 == 0).then(|| "r".repeat(100).parse().unwrap());
+    let rotation: Option<RotationId> =
+        number.is_multiple_of(3).then(|| "r".repeat(100).parse().unwrap());
     Record {
         stage,
         rotation,
@@ -283,6 +284,7 @@ fn a_full_store_refuses_what_grows_it_takes_what_shrinks_it_and_stays_under_its_
             Err(error) => break error,
         }
     };
+    println!("{put} records, {} bytes on the disk: {error}", on_disk());
     assert!(matches!(error, StoreError::Full { max_bytes: 3_145_728, .. }), "{error}");
     assert!(error.is_full() && error.fate() == Fate::Reopen);
     assert!(put > 600, "only {put} records of 1.7 kB in 3 MiB");
@@ -324,7 +326,7 @@ fn a_large_file_that_is_nearly_empty_gives_its_room_back_when_it_is_opened() {
 }
 
 #[test]
-fn damaged_files_are_set_aside_and_only_the_newest_are_kept() {
+fn damaged_files_are_set_aside_and_reported_and_only_the_newest_are_kept() {
     let dir = TempDir::new().expect("a directory");
     for round in 1..=4u8 {
         drop(open(&dir));
@@ -336,6 +338,12 @@ fn damaged_files_are_set_aside_and_only_the_newest_are_kept() {
     }
     let kept = |round: u8| dir.path().join(format!("{DATABASE}.corrupt-{round}")).exists();
     assert_eq!([1, 2, 3, 4].map(kept), [false, false, true, true]);
+
+    // As after a crash between the two, or when there was no room for a new one.
+    fs::remove_file(dir.path().join(DATABASE)).expect("is removed");
+    let set_aside = options(&dir).open().expect("opens").set_aside;
+    assert_eq!(set_aside, Some(dir.path().join(format!("{DATABASE}.corrupt-4"))));
+    drop(open(&dir));
 }
 
 #[test]
