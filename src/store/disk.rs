@@ -16,6 +16,7 @@
 //! it has to write before it can free others.
 
 use std::{
+    io::ErrorKind,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -217,7 +218,7 @@ fn open_or_set_aside(place: &Place) -> Result<(Contents, Option<PathBuf>), Store
     create_new(place)?;
     let contents = open_existing(place)?;
     // It was created the line before, and the lock keeps others away from it.
-    let gone = || StoreError::from_io(&place.database(), &std::io::ErrorKind::NotFound.into());
+    let gone = || StoreError::from_io(&place.database(), &ErrorKind::NotFound.into());
     Ok((contents.ok_or_else(gone)?, set_aside))
 }
 
@@ -237,15 +238,10 @@ fn create_new(place: &Place) -> Result<(), StoreError> {
 
 fn open_existing(place: &Place) -> Result<Option<Contents>, StoreError> {
     let path = place.database();
-    match place.database_len()? {
-        None => return Ok(None),
-        // redb would take it for a new one.
-        Some(0) => {
-            return Err(StoreError::Corrupt { path, what: "it is empty".to_owned() });
-        }
-        Some(_) => {}
-    }
-    let database = guarded(&path, || Ok(builder().open(&path)?))?;
+    let database = match guarded(&path, || Ok(builder().open(&path)?)) {
+        Err(StoreError::Io { kind: ErrorKind::NotFound, .. }) => return Ok(None),
+        outcome => outcome?,
+    };
     match guarded(&path, || tables::read_schema(&database.begin_read()?))? {
         Some(found) if found > SCHEMA => {
             return Err(StoreError::NewerSchema { path, found, known: SCHEMA });
@@ -323,6 +319,8 @@ mod tests {
         assert!(error.to_string().contains("torn page"), "{error}");
         assert!(matches!(error, StoreError::Corrupt { .. }));
         assert_eq!(store.load(), Err(StoreError::Closed));
+        let mut options = Options { dir: dir.path().to_owned(), max_bytes: 1 << 26 };
+        assert!(matches!(options.open(), Err(StoreError::Locked { .. })), "it is still ours");
         drop(store);
         let thing = "a".parse().expect("a thing name");
         assert_eq!(open(dir.path()).body(&thing, Body::Csr), Ok(Some(vec![1])));

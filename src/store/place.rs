@@ -51,15 +51,6 @@ impl Place {
         self.dir.join(DATABASE)
     }
 
-    /// How long the database is; `None` if there is none.
-    pub fn database_len(&self) -> Result<Option<u64>, StoreError> {
-        match fs::metadata(self.database()) {
-            Ok(found) => Ok(Some(found.len())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::from_io(&self.database(), &error)),
-        }
-    }
-
     /// How much of the disk the database takes up: it is sparse.
     pub fn database_on_disk(&self) -> u64 {
         const BLOCK: u64 = 512;
