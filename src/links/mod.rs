@@ -1,9 +1,9 @@
 //! The links: one driver a file, each a task of its own behind two bounded channels.
 //!
-//! A driver connects, subscribes and retries; it decides nothing about a message. It never waits
-//! for its reader: an event that finds its channel full makes it drop the connection, so that the
-//! broker delivers again what was not acknowledged. It therefore always takes commands, and who
-//! sends one may wait for it.
+//! A driver connects, subscribes and retries; it decides nothing about a message. A message that
+//! finds the event channel full makes it stop reading for a while, then drop the connection, so that
+//! the broker delivers again what was not acknowledged; results and changes of the link are kept in
+//! order. It takes commands all the same, and who sends one may wait for it.
 
 pub mod mqtt;
 mod outlet;

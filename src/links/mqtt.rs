@@ -5,13 +5,15 @@
 //!   is ever sent on the next. Who wants a message sent sends it again.
 //! - [`LinkEvent::Up`] comes after the CONNACK and every SUBACK, before any message of the
 //!   connection. What the broker delivers before that (its queue for our session) is held until
-//!   then, within the same bound as the event channel.
+//!   then, up to 4 MiB.
 //! - A message is acknowledged only when told to, and only on the connection that it came on.
 //! - CA, certificate and key are read at each connect.
 //! - The library's future is polled to its end or dropped with its connection, never in between.
 //!
-//! It never waits for its reader, decides nothing about a message, and never speaks plain TCP to
-//! another machine. Publishes beyond [`Options::queue`] that the broker has not acknowledged are
+//! When its reader is slow it stops reading from the broker, always takes commands, and drops the
+//! connection after half the keep-alive. (To drop it at once would never get through a queue that
+//! the broker sends in one go and that is longer than the event channel.) It decides nothing about
+//! a message and never speaks plain TCP to another machine. Publishes beyond [`Options::queue`] that the broker has not acknowledged are
 //! answered [`SendError::Offline`] at once.
 
 mod session;
@@ -79,8 +81,7 @@ pub struct Options {
     pub inflight: u16,
     /// Publishes that may wait for the broker's acknowledgement, those under way included.
     pub queue: usize,
-    /// Events that may wait for the reader. More than the broker sends without acknowledgement
-    /// (Mosquitto: `max_inflight_messages`), or the link breaks when its reader is slow.
+    /// Events that may wait for the reader.
     pub events: usize,
     /// Pauses between connects. Each is drawn between nothing and the pause that is due, and they
     /// start anew when a connection has held for the longest.
@@ -333,6 +334,7 @@ struct Commands<'a> {
 impl Commands<'_> {
     async fn next(&mut self) -> Option<LinkCommand> {
         tokio::select! {
+            biased;
             command = self.commands.recv() => command,
             () = self.outlet.closed() => None,
         }

@@ -1,10 +1,10 @@
 //! Where a driver puts its events: the bounded channel to the reader, and what to do when it is full.
 //!
-//! Never waits for the reader. Results and changes of the link are never lost: what finds no room
-//! waits in order, and goes before anything newer. That queue is bounded by the reader itself: it
-//! holds one result for each publish that was commanded without reading events, and a driver does
-//! not connect again before it is empty. A message that finds no room is shed if nobody
-//! acknowledges it, and handed back otherwise. Half of the channel is kept from messages that are
+//! Results and changes of the link are never lost and never waited for: what finds no room waits in
+//! order, and goes before anything newer. That queue is bounded by the reader itself: it holds one
+//! result for each publish that was commanded without reading events, and a driver does not connect
+//! again before it is empty. A message that finds no room is shed if nobody acknowledges it; for
+//! another the driver may wait, with a deadline. Half of the channel is kept from messages that are
 //! not acknowledged, so that a flood of them does not stop the others.
 
 use std::{
@@ -12,18 +12,22 @@ use std::{
     convert::Infallible,
     future::pending,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{
-    Notify,
-    mpsc::{Sender, error::TrySendError},
+use tokio::{
+    sync::{
+        Notify,
+        mpsc::{Sender, error::TrySendError},
+    },
+    time::timeout,
 };
 
 use super::{LinkEvent, Message};
 
-/// The channel has no room for a message that must not be lost.
+/// The reader made no room for a message that must not be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Full;
+pub(super) struct Overrun;
 
 /// The driver's end of the event channel.
 #[derive(Debug)]
@@ -62,21 +66,46 @@ impl Outlet {
         self.added.notify_one();
     }
 
-    /// Hands a message over, or sheds it, or says that there is no room for it.
-    pub(super) fn offer(&self, message: Message) -> Result<(), Full> {
+    /// Hands a message over at once, or sheds it, or gives it back for want of room.
+    pub(super) fn offer(&self, message: Message) -> Result<(), Box<Message>> {
         let mut late = self.late();
         self.report_shed(&mut late);
         let is_acknowledged = message.delivery.is_some();
         let has_room = late.events.is_empty() && (is_acknowledged || self.is_half_empty());
-        let event = LinkEvent::Message(message);
-        if has_room && !matches!(self.sender.try_send(event), Err(TrySendError::Full(_))) {
-            return Ok(());
-        }
+        let message = match has_room.then(|| self.sender.try_reserve()) {
+            Some(Ok(room)) => {
+                room.send(LinkEvent::Message(message));
+                return Ok(());
+            }
+            Some(Err(TrySendError::Closed(()))) => return Ok(()),
+            Some(Err(TrySendError::Full(()))) | None => message,
+        };
         if is_acknowledged {
-            return Err(Full);
+            return Err(Box::new(message));
         }
         late.shed += 1;
         Ok(())
+    }
+
+    /// As [`Outlet::offer`], but waits for room until `patience` is over.
+    pub(super) async fn hand_over(
+        &self,
+        message: Message,
+        patience: Duration,
+    ) -> Result<(), Overrun> {
+        let Err(mut message) = self.offer(message) else { return Ok(()) };
+        let waiting = async {
+            loop {
+                self.drained().await;
+                // Room that the reader made; it is free again when the next offer is made.
+                drop(self.sender.reserve().await);
+                match self.offer(*message) {
+                    Ok(()) => return,
+                    Err(again) => message = again,
+                }
+            }
+        };
+        timeout(patience, waiting).await.map_err(|_| Overrun)
     }
 
     /// Counts a message that the driver itself had to shed.
@@ -174,7 +203,7 @@ mod tests {
         outlet.report(sent(0));
         outlet.report(sent(1));
         events.try_recv().expect("the first result");
-        assert_eq!(outlet.offer(message(true)), Err(Full));
+        assert!(outlet.offer(message(true)).is_err());
     }
 
     #[test]

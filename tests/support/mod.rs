@@ -12,7 +12,6 @@ pub mod pki;
 pub mod proxy;
 
 use std::{
-    future::Future,
     net::{Ipv4Addr, TcpListener},
     path::Path,
     time::{Duration, Instant},
@@ -30,11 +29,11 @@ pub fn eventually(deadline: Duration, what: &str, mut condition: impl FnMut() ->
     }
 }
 
-/// As [`eventually`], for a test on a tokio runtime.
-pub async fn eventually_async<F: Future<Output = bool>>(
+/// As [`eventually`], for a test on a tokio runtime: there the other would stop every task.
+pub async fn eventually_async(
     deadline: Duration,
     what: &str,
-    mut condition: impl FnMut() -> F,
+    mut condition: impl AsyncFnMut() -> bool,
 ) {
     let start = now();
     while !condition().await {

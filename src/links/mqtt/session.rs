@@ -4,7 +4,7 @@
 //! over what comes; [`Session::obey`] takes commands and reports what became of publishes.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     error::Error,
     io,
     sync::{
@@ -27,7 +27,7 @@ use super::{CONNECT_TIMEOUT, Commands, MAX_INCOMING, MAX_OUTGOING, MqttError, Op
 use crate::{
     links::{
         ConnectionId, Delivery, LinkCommand, LinkEvent, Message, Publish, Qos, SendError,
-        outlet::{Full, Outlet},
+        outlet::{Outlet, Overrun},
     },
     wire::{Mid, escape},
 };
@@ -37,6 +37,9 @@ const FILTERS_AT_ONCE: usize = 8;
 
 /// A broker that has not acknowledged a publish for this long is not believed to work.
 const ACK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The most that is held, in bytes, of what comes before the link is up.
+const MAX_HELD: usize = 4 * MAX_INCOMING;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub(super) enum End {
     NotGranted { filter: String },
     /// The reader is too slow.
     Overrun,
+    /// More came before the subscriptions stood than is held.
+    Overfull,
     /// A new one was commanded.
     Renewed,
     /// The session is thrown away.
@@ -118,13 +123,12 @@ impl<'a> Session<'a> {
             let patience = (2 * self.options.keep_alive).max(CONNECT_TIMEOUT);
             let polled = timeout(patience + Duration::from_secs(1), eventloop.poll()).await;
             let ended = match polled {
-                Ok(Ok(event)) => inbound.take(event),
+                Ok(Ok(event)) => inbound.take(event).await,
                 Ok(Err(why)) => Err(End::of(why, purpose)),
                 Err(_) => Err(End::Silent),
             };
             if let Err(end) = ended {
-                inbound.take_rest(&mut eventloop);
-                return end;
+                return inbound.take_rest(&mut eventloop).err().unwrap_or(end);
             }
         }
     }
@@ -229,59 +233,81 @@ struct Inbound<'a> {
     granted: usize,
     asked: usize,
     /// What came before the link was up.
-    held: VecDeque<Message>,
+    held: Vec<Message>,
+    held_bytes: usize,
     /// Messages so far.
     count: u64,
 }
 
 impl<'a> Inbound<'a> {
     fn new(session: &'a Session<'a>, purpose: Purpose) -> Self {
-        let held = VecDeque::new();
-        Self { session, purpose, session_present: false, granted: 0, asked: 0, held, count: 0 }
+        Self {
+            session,
+            purpose,
+            session_present: false,
+            granted: 0,
+            asked: 0,
+            held: Vec::new(),
+            held_bytes: 0,
+            count: 0,
+        }
     }
 
-    fn take(&mut self, event: Event) -> Result<(), End> {
+    async fn take(&mut self, event: Event) -> Result<(), End> {
         match event {
             Event::Incoming(Packet::ConnAck(ack)) if self.purpose == Purpose::Serve => {
                 self.session_present = ack.session_present;
-                self.subscribe()
+                self.subscribe().await
             }
             Event::Incoming(Packet::ConnAck(_)) => {
                 // The next poll ends the connection, or finds that it has ended.
                 let _ = self.session.client.try_disconnect_now();
                 Ok(())
             }
-            Event::Incoming(Packet::SubAck(ack)) => self.granted(&ack),
+            Event::Incoming(Packet::SubAck(ack)) => {
+                self.check_granted(&ack)?;
+                self.granted = self.asked;
+                self.subscribe().await
+            }
             Event::Incoming(Packet::Publish(publish)) => {
                 let message = self.message(publish);
-                self.hand_over(message)
+                if self.session.is_up() {
+                    self.hand_over(message).await
+                } else {
+                    self.hold(message)
+                }
             }
             _ => Ok(()),
         }
     }
 
-    /// Hands over what was read before the connection ended. It can't be acknowledged any more,
-    /// but a message behind a packet that can't be read may never come again.
-    fn take_rest(&mut self, eventloop: &mut EventLoop) {
-        let rest = std::mem::take(&mut eventloop.state.events);
-        for event in rest.into_iter().filter(|_| self.session.is_up()) {
-            if let Event::Incoming(Packet::Publish(publish)) = event {
-                let message = self.message(publish);
-                // Without room the broker delivers it again.
-                let _ = self.hand_over(message);
+    /// What was read in one go with the end of the connection. A message can't be acknowledged any
+    /// more, but behind it may be a packet for which the session will be thrown away; a refusal is
+    /// a better reason than that the broker then hung up.
+    fn take_rest(&mut self, eventloop: &mut EventLoop) -> Result<(), End> {
+        for event in std::mem::take(&mut eventloop.state.events) {
+            match event {
+                Event::Incoming(Packet::Publish(publish)) if self.session.is_up() => {
+                    let message = self.message(publish);
+                    // Without room the broker delivers it again.
+                    let _ = self.session.outlet.offer(message);
+                }
+                Event::Incoming(Packet::SubAck(ack)) => self.check_granted(&ack)?,
+                _ => {}
             }
         }
+        Ok(())
     }
 
     /// Subscribes to the next few filters, one SUBSCRIBE at a time; without any left the link is up.
-    fn subscribe(&mut self) -> Result<(), End> {
+    async fn subscribe(&mut self) -> Result<(), End> {
         let next = self.session.options.subscriptions.iter().skip(self.asked);
         let filters: Vec<SubscribeFilter> = next
             .take(FILTERS_AT_ONCE)
             .map(|(filter, qos)| SubscribeFilter::new(filter.clone(), quality(*qos)))
             .collect();
         let Some(first) = filters.first() else {
-            return self.go_up();
+            return self.go_up().await;
         };
         self.asked += filters.len();
         let first = first.path.clone();
@@ -290,24 +316,23 @@ impl<'a> Inbound<'a> {
         asked.map_err(|_| End::NotGranted { filter: first })
     }
 
-    fn granted(&mut self, ack: &SubAck) -> Result<(), End> {
+    fn check_granted(&self, ack: &SubAck) -> Result<(), End> {
         let asked = self.session.options.subscriptions.iter().skip(self.granted);
-        for (code, (filter, _)) in ack.return_codes.iter().zip(asked) {
-            if *code == SubscribeReasonCode::Failure {
-                return Err(End::NotGranted { filter: filter.clone() });
-            }
+        match ack.return_codes.iter().zip(asked).find(|(code, _)| is_refusal(code)) {
+            Some((_, (filter, _))) => Err(End::NotGranted { filter: filter.clone() }),
+            None => Ok(()),
         }
-        self.granted = self.asked;
-        self.subscribe()
     }
 
-    fn go_up(&mut self) -> Result<(), End> {
+    async fn go_up(&mut self) -> Result<(), End> {
         let Session { connection, outlet, up, .. } = self.session;
         up.store(true, Ordering::Relaxed);
         let session_present = self.session_present;
         outlet.report(LinkEvent::Up { connection: *connection, session_present });
-        let held = std::mem::take(&mut self.held);
-        held.into_iter().try_for_each(|message| self.hand_over(message))
+        for message in std::mem::take(&mut self.held) {
+            self.hand_over(message).await?;
+        }
+        Ok(())
     }
 
     fn message(&mut self, publish: rumqttc::Publish) -> Message {
@@ -325,20 +350,31 @@ impl<'a> Inbound<'a> {
         }
     }
 
-    fn hand_over(&mut self, message: Message) -> Result<(), End> {
-        if self.session.is_up() {
-            return self.session.outlet.offer(message).map_err(|Full| End::Overrun);
-        }
-        let limit = self.session.options.events;
-        if self.held.len() < if message.delivery.is_some() { limit } else { limit / 2 } {
-            self.held.push_back(message);
+    /// Keeps a message until the link is up.
+    fn hold(&mut self, message: Message) -> Result<(), End> {
+        let size = message.topic.len() + message.payload.len() + size_of::<Message>();
+        let limit = if message.delivery.is_some() { MAX_HELD } else { MAX_HELD / 2 };
+        if self.held_bytes + size <= limit {
+            self.held_bytes += size;
+            self.held.push(message);
         } else if message.delivery.is_some() {
-            return Err(End::Overrun);
+            return Err(End::Overfull);
         } else {
             self.session.outlet.shed();
         }
         Ok(())
     }
+
+    /// Waits for a slow reader as long as the broker is sure to wait for us.
+    async fn hand_over(&self, message: Message) -> Result<(), End> {
+        let Session { outlet, options, .. } = self.session;
+        let handed_over = outlet.hand_over(message, options.keep_alive / 2).await;
+        handed_over.map_err(|Overrun| End::Overrun)
+    }
+}
+
+fn is_refusal(code: &SubscribeReasonCode) -> bool {
+    matches!(code, SubscribeReasonCode::Failure)
 }
 
 impl End {
@@ -369,7 +405,11 @@ impl End {
             Self::NotGranted { filter } => {
                 format!("the broker refuses the subscription to {filter:?}; allow it there")
             }
-            Self::Overrun => "messages come faster than they can be handled".to_owned(),
+            Self::Overrun => "messages are not handled in time".to_owned(),
+            Self::Overfull => format!(
+                "over {MAX_HELD} bytes came before the subscriptions stood; let the broker send \
+                 less at once (Mosquitto: max_inflight_messages)"
+            ),
             Self::Renewed => "a new connection is wanted".to_owned(),
             Self::Forgotten => "the session was thrown away".to_owned(),
             Self::Closed => "the link was closed".to_owned(),
