@@ -22,7 +22,6 @@ pub struct Setup {
     lines: Vec<String>,
     files: Vec<(String, String)>,
     persistence: bool,
-    tls: bool,
 }
 
 /// A running broker. Killed when dropped.
@@ -42,7 +41,7 @@ impl Setup {
     /// TLS; a client needs a certificate of `authority`, and its common name is its user name.
     pub fn mtls(authority: &Authority) -> Self {
         let server = authority.server();
-        Self { tls: true, ..Self::default() }
+        Self::default()
             .file("ca.pem", authority.certificate())
             .file("server.cert.pem", &server.certificate)
             .file("server.key.pem", &server.key)
@@ -58,7 +57,6 @@ impl Setup {
     pub fn verbatim(config: &str) -> Self {
         let mut setup = Self::default().line(config);
         setup.persistence = config.contains("persistence true");
-        setup.tls = config.contains("listener");
         setup
     }
 
