@@ -1,11 +1,13 @@
 //! The links: one driver a file, each a task of its own behind two bounded channels.
 //!
-//! A driver connects, subscribes and retries; it decides nothing about a message. It never waits
-//! for its reader: an event that finds its channel full makes it drop the connection, so that the
-//! broker delivers again what was not acknowledged. It therefore always takes commands, and who
-//! sends one may wait for it.
+//! A driver connects, subscribes and retries; it decides nothing about a message. A message that
+//! finds the event channel full makes it stop reading for a while, then drop the connection, so that
+//! the broker delivers again what was not acknowledged; results and changes of the link are kept in
+//! order. It takes commands all the same, and who sends one may wait for it.
 
 pub mod mqtt;
+mod outlet;
+pub mod tls;
 
 use tokio::sync::mpsc;
 
@@ -101,6 +103,11 @@ pub enum LinkEvent {
     },
     /// A message came.
     Message(Message),
+    /// Messages that need no acknowledgement came faster than they were read, and were dropped.
+    Shed {
+        /// How many since this was last reported.
+        count: u64,
+    },
     /// What became of a [`LinkCommand::Publish`]; exactly one for each. At QoS 1: the broker
     /// acknowledged it. At QoS 0: it was written.
     Sent {
