@@ -359,3 +359,6 @@ fn log(table: &mut Table<'_>) -> Option<Log> {
     let format = table.or("format", LogFormat::Text, choice(&formats));
     Some(Log { level: level?, format: format? })
 }
+
+#[cfg(test)]
+mod tests;
