@@ -68,9 +68,9 @@ fn good_settings_are_said_to_be_good_and_nothing_runs() {
 
 #[test]
 fn an_unknown_key_is_refused_with_the_key_that_was_meant() {
-    let settings = LEAST.replace("port", "prot");
+    let settings = format!("{LEAST}[log]\nlevle = 'info'\n");
     let says = "certrelay: the configuration has 1 problem:\n  \
-                cloud.prot: there is no such setting; did you mean cloud.port?\n";
+                log.levle: there is no such setting; did you mean log.level?\n";
     assert_eq!(check(&settings), ended(2, "", says));
 }
 

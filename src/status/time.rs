@@ -21,7 +21,6 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Timesta
 pub(super) mod option {
     use super::{Deserializer, Serializer, Timestamp, serialize as one};
 
-    #[expect(clippy::ref_option, reason = "serde hands the field over like this")]
     pub(in super::super) fn serialize<S: Serializer>(
         time: &Option<Timestamp>,
         out: S,
