@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -315,6 +315,17 @@ fn the_snapshot_of_a_killed_gateway_is_shown_with_a_warning() {
     );
 }
 
+/// A running gateway, which no failed test leaves behind.
+struct Gateway(Child);
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It has ended already, unless a test failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_signal_ends_the_gateway_within_3_seconds() {
     for (signal, format) in [("TERM", "json"), ("INT", "text")] {
@@ -322,21 +333,20 @@ fn a_signal_ends_the_gateway_within_3_seconds() {
         let settings = format!("{LEAST}[log]\nlevel = 'info'\nformat = '{format}'\n");
         fs::write(dir.path().join("c.toml"), settings).expect("written");
         let mut command = certrelay(&dir, &["run", "--config", "c.toml"]);
-        let mut gateway = command.stdout(Stdio::piped()).spawn().expect("runs");
-        let mut lines = BufReader::new(gateway.stdout.take().expect("piped")).lines();
+        let mut gateway = Gateway(command.stdout(Stdio::piped()).spawn().expect("runs"));
+        let mut lines = BufReader::new(gateway.0.stdout.take().expect("piped")).lines();
         let first = lines.next().expect("it says that it starts").expect("text");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&first).is_ok(), format == "json");
         assert!(!first.contains('\u{1b}'), "{first}");
 
         let told = Instant::now();
-        let kill = ["-s", signal, &gateway.id().to_string()].map(str::to_owned);
+        let kill = ["-s", signal, &gateway.0.id().to_string()].map(str::to_owned);
         assert!(Command::new("kill").args(kill).status().expect("runs").success());
         let code = loop {
-            match gateway.try_wait().expect("waits") {
+            match gateway.0.try_wait().expect("waits") {
                 Some(status) => break status.code(),
                 None if told.elapsed() > Duration::from_secs(3) => {
-                    gateway.kill().expect("killed");
-                    panic!("SIG{signal} did not end it");
+                    panic!("SIG{signal} did not end it")
                 }
                 None => std::thread::sleep(Duration::from_millis(10)),
             }

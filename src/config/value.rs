@@ -152,13 +152,23 @@ fn whole_float(number: f64) -> Option<u64> {
 }
 
 fn one_duration(value: &Value, range: &RangeInclusive<Duration>) -> Result<Duration, Bad> {
-    let show = |duration: &Duration| humantime::format_duration(*duration).to_string();
-    let (least, most) = (show(range.start()), show(range.end()));
+    let (least, most) = (limit(*range.start()), limit(*range.end()));
     let remedy = format!("give a duration from {least} to {most} with its unit, such as \"90s\"");
     match value.as_str().and_then(|text| humantime::parse_duration(text).ok()) {
         Some(duration) if range.contains(&duration) => Ok(duration),
         Some(_) => Err(Bad::new(format!("{} is out of range", quote(value)), remedy)),
         None => Err(Bad::new(format!("{} is no duration", quote(value)), remedy)),
+    }
+}
+
+/// A limit in its largest whole unit: a year of days is no "11months 30days" to anyone.
+fn limit(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 4] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let millis = duration.as_millis();
+    match UNITS.into_iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", millis / unit),
+        None => format!("{millis}ms"),
     }
 }
 
@@ -213,6 +223,19 @@ mod tests {
             let bad = parse(value.clone()).unwrap_err();
             assert!(bad.what.ends_with("is out of range"), "{value}: {bad:?}");
             assert!(bad.remedy.contains("from 1s to 1h"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_shown_in_its_largest_whole_unit() {
+        for (millis, text) in [
+            (0, "0ms"),
+            (100, "100ms"),
+            (90_000, "90s"),
+            (3_600_000, "1h"),
+            (31_536_000_000, "365d"),
+        ] {
+            assert_eq!(limit(Duration::from_millis(millis)), text);
         }
     }
 
