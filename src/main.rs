@@ -1,1 +1,203 @@
-fn main() {}
+//! The gateway's command line: what it takes, where its output goes, and what its exit code says.
+//!
+//! Exit codes: 0 it went well, 1 it failed, 2 the configuration or the command line is wrong. What
+//! was asked for, and the log of `run`, goes to standard output: a nucleus records standard error
+//! as warnings. Errors go to standard error.
+
+#![expect(clippy::disallowed_methods, reason = "starting, signals and the reader's clock")]
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use certrelay::{
+    config::{Config, ConfigError, Log, LogFormat, Problem, ThisHost},
+    runtime,
+    schedule::Timestamp,
+    status::{self, Freshness},
+};
+use clap::{Parser, Subcommand};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+use tracing::Level;
+use tracing_subscriber::{Layer, filter::Targets, fmt, prelude::*};
+
+/// What `run` has to end after a signal, with room to the 3 s that are promised.
+const GRACE: Duration = Duration::from_millis(2500);
+
+/// Relays AWS IoT certificate rotation between the cloud and the devices behind this gateway.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the gateway until SIGTERM or SIGINT.
+    Run {
+        /// The settings: a TOML file.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Checks the settings and every file that they name, and ends.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Shows how the gateway and every child stand.
+    Status {
+        /// Prints the snapshot as JSON.
+        #[arg(long)]
+        json: bool,
+        /// The gateway's workDir.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        work_dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(usage) => return report_usage(&usage),
+    };
+    let done = match arguments.command {
+        Command::Run { config, check } => run(config.as_deref(), check),
+        Command::Status { json, work_dir } => show_status(&work_dir, json),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("certrelay: {error:#}");
+            ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Help and version are no errors; clap knows which code and stream each has.
+fn report_usage(usage: &clap::Error) -> ExitCode {
+    // There is nobody left to tell when even this can't be written.
+    let _ = usage.print();
+    ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
+}
+
+fn run(file: Option<&Path>, check: bool) -> anyhow::Result<()> {
+    let config = Config::load(file.ok_or_else(no_file)?, &ThisHost)?;
+    if check {
+        config.check_files(&ThisHost)?;
+        return say("configuration ok\n");
+    }
+    start_log(config.log);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the event loop can't be started")?
+        .block_on(run_until_told(config))
+}
+
+fn no_file() -> ConfigError {
+    let problem = Problem {
+        key: "--config".into(),
+        what: "no file of settings is named".into(),
+        remedy: "run certrelay run --config FILE".into(),
+    };
+    ConfigError { problems: vec![problem] }
+}
+
+/// Runs the gateway. What hangs after a signal is left behind: nothing that was acknowledged is
+/// lost with it, and who waits for us would kill us anyhow.
+async fn run_until_told(config: Config) -> anyhow::Result<()> {
+    let (tell, told) = watch::channel(false);
+    let signals = Signals::new().context("signals can't be received")?;
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, core = %config.relay.core, "starting");
+    let overdue = async {
+        let name = signals.next().await;
+        tracing::info!(signal = name, "ending");
+        tell.send_replace(true);
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        ended = runtime::run(config, heard(told)) => Ok(ended?),
+        () = overdue => anyhow::bail!("it did not end within {GRACE:?} after the signal"),
+    }
+}
+
+async fn heard(mut told: watch::Receiver<bool>) {
+    // An error means that nobody is left to tell: that is the end, too.
+    let _ = told.wait_for(|told| *told).await;
+}
+
+/// The two signals that end the gateway.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Libraries log warnings at most: what they would say below that may hold bodies of messages.
+fn start_log(log: Log) {
+    let levels =
+        Targets::new().with_target("certrelay", log.level).with_default(log.level.min(Level::WARN));
+    let lines = fmt::layer().with_writer(io::stdout);
+    let lines = match log.format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.with_ansi(wants_colour()).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(levels)).init();
+}
+
+fn wants_colour() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+fn show_status(work_dir: &Path, json: bool) -> anyhow::Result<()> {
+    let snapshot = status::read(work_dir)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Timestamp::from_unix_seconds(now.as_secs());
+    let freshness = Freshness::of(&snapshot.summary, now, alive(snapshot.summary.pid));
+    let mut text = String::new();
+    if json {
+        if let Some(warning) = freshness.warning() {
+            eprintln!("certrelay: {warning}");
+        }
+        text = serde_json::to_string_pretty(&snapshot)? + "\n";
+    } else {
+        status::render(&mut text, &snapshot, now, freshness)?;
+    }
+    say(&text)
+}
+
+/// Whether the process runs; `None`: this system does not say.
+fn alive(pid: u32) -> Option<bool> {
+    let processes = Path::new("/proc");
+    processes.join("self").exists().then(|| processes.join(pid.to_string()).exists())
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+fn say(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("standard output can't be written")
+        }
+        _ => Ok(()),
+    }
+}

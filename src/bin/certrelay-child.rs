@@ -1,1 +1,3 @@
+//! The child agent.
+
 fn main() {}

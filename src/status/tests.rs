@@ -1,0 +1,162 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+fn at(text: &str) -> Timestamp {
+    let time = humantime::parse_rfc3339(text).expect("a time");
+    Timestamp::from_unix_seconds(
+        time.duration_since(std::time::UNIX_EPOCH).expect("late").as_secs(),
+    )
+}
+
+fn summary() -> Summary {
+    Summary {
+        version: VERSION,
+        written_at: at("2026-11-23T12:00:00Z"),
+        clock_trusted: true,
+        ended: false,
+        pid: 321,
+        program: "0.1.0".into(),
+        started_at: at("2026-11-22T10:00:00Z"),
+        core: "core-1".parse().expect("valid"),
+        links: Links {
+            local: LinkStatus { state: LinkState::Up, since: None, why: None },
+            cloud: LinkStatus {
+                state: LinkState::Down,
+                since: Some(at("2026-11-23T11:00:00Z")),
+                why: Some("connection refused\u{1b}[2J".into()),
+            },
+        },
+        store: Store {
+            failing: Some(StoreFailing { since: None, why: "no space left".into() }),
+            set_aside: Some("store.damaged-1".into()),
+        },
+        counters: Counters {
+            local: BTreeMap::from([(Reason::ReservedName, 12), (Reason::Flood, 3)]),
+            cloud: BTreeMap::from([(Reason::Flood, 40)]),
+        },
+        totals: BTreeMap::from([(RowState::AwaitCsr, 1), (RowState::Done, 1)]),
+    }
+}
+
+fn row(child: &str) -> Row {
+    Row {
+        child: child.parse().expect("valid"),
+        state: RowState::AwaitCsr,
+        since: Some(at("2026-11-23T09:30:00Z")),
+        attempts: 4,
+        expires: None,
+        reason: Some(Reason::Requested),
+        notices: 0,
+    }
+}
+
+fn rows() -> Vec<Row> {
+    let done = Row {
+        state: RowState::Done,
+        since: None,
+        attempts: 0,
+        expires: Some(at("2027-01-01T00:00:00Z")),
+        reason: Some(Reason::AckedNamed),
+        notices: 1,
+        ..row("valve-with-a-longer-name")
+    };
+    vec![row("pump-1"), done]
+}
+
+#[test]
+fn a_snapshot_reads_back_as_it_was_written_and_others_can_not_read_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), &summary(), rows().into_iter()).expect("written");
+    let read_back = read(dir.path()).expect("read");
+    assert_eq!(read_back, StatusSnapshot { summary: summary(), children: rows() });
+    let mode = fs::metadata(dir.path().join(FILE)).expect("there").permissions().mode();
+    assert_eq!(mode & 0o137, 0, "{mode:o}");
+}
+
+#[test]
+fn a_new_snapshot_replaces_the_old_one_and_the_leftover_of_a_crash() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let elsewhere = dir.path().join("elsewhere");
+    fs::write(&elsewhere, "mine").expect("written");
+    std::os::unix::fs::symlink(&elsewhere, dir.path().join(DRAFT)).expect("linked");
+    write(dir.path(), &summary(), rows().into_iter()).expect("written");
+    write(dir.path(), &summary(), std::iter::empty()).expect("written");
+    assert_eq!(read(dir.path()).expect("read").children, []);
+    assert_eq!(fs::read_to_string(&elsewhere).expect("read"), "mine");
+    assert!(!dir.path().join(DRAFT).exists());
+}
+
+#[test]
+fn ten_thousand_rows_stream_through() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let many = (0..10_000).map(|n| row(&format!("pump-{n}")));
+    write(dir.path(), &summary(), many).expect("written");
+    assert_eq!(read(dir.path()).expect("read").children.len(), 10_000);
+}
+
+#[test]
+fn what_is_no_snapshot_of_ours_is_told_apart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let read_of = |text: &str| {
+        fs::write(dir.path().join(FILE), text).expect("written");
+        read(dir.path()).unwrap_err()
+    };
+    assert!(matches!(read_of("{\"version\":2}"), StatusError::OtherVersion { found: 2, .. }));
+    assert!(matches!(read_of("{\"version\":1}"), StatusError::Malformed { .. }));
+    assert!(matches!(read_of("no"), StatusError::Malformed { .. }));
+    fs::remove_file(dir.path().join(FILE)).expect("removed");
+    assert!(matches!(read(dir.path()), Err(StatusError::Missing { .. })));
+}
+
+#[test]
+fn every_state_has_the_word_that_stands_in_the_json() {
+    for state in RowState::ALL {
+        let json = serde_json::to_string(&state).expect("serialises");
+        assert_eq!(json, format!("{:?}", state.as_str()));
+    }
+}
+
+#[test]
+fn a_snapshot_is_fresh_only_while_its_gateway_lives_and_writes() {
+    let now = |seconds| summary().written_at + Duration::from_secs(seconds);
+    let of = |seconds, alive| Freshness::of(&summary(), now(seconds), alive);
+    assert_eq!(of(60, Some(true)), Freshness::Fresh);
+    assert_eq!(of(60, None), Freshness::Fresh);
+    assert_eq!(of(61, Some(true)), Freshness::Stale(Duration::from_secs(61)));
+    assert_eq!(of(0, Some(false)), Freshness::ProcessGone);
+    let ended = Summary { ended: true, ..summary() };
+    assert_eq!(Freshness::of(&ended, now(0), Some(false)), Freshness::Ended);
+    let before = Timestamp(summary().written_at.0 - 5000);
+    assert_eq!(Freshness::of(&summary(), before, None), Freshness::Fresh);
+}
+
+#[test]
+fn the_text_shows_all_of_it_in_columns() {
+    let snapshot = StatusSnapshot { summary: summary(), children: rows() };
+    let now = summary().written_at + Duration::from_secs(90);
+    let mut text = String::new();
+    let freshness = Freshness::of(&snapshot.summary, now, None);
+    render(&mut text, &snapshot, now, freshness).expect("a string takes all");
+    assert_eq!(
+        text,
+        r"WARNING: the snapshot is 1m 30s old: the gateway does not run, or can't write its workDir; what follows is how things stood then
+
+gateway   core-1, certrelay 0.1.0, process 321
+started   2026-11-22T10:00:00Z (1d 2h before the snapshot)
+snapshot  2026-11-23T12:00:00Z (1m 30s ago)
+local     up
+cloud     down for 1h 1m: connection refused\u{1b}[2J
+store     FAILING: no space left; a damaged store was set aside as store.damaged-1
+children  2: 1 await-csr, 0 await-cert, 0 await-ack, 1 done
+
+reason         local  cloud
+reserved-name  12     0
+flood          3      40
+
+child                     state      for     tries  certificate until     reason       notices
+pump-1                    await-csr  2h 31m  4      -                     requested    0
+valve-with-a-longer-name  done       -       0      2027-01-01T00:00:00Z  acked-named  1
+"
+    );
+}
