@@ -14,7 +14,7 @@ use std::{
 
 use certrelay::{
     relay::{AwaitCsr, Body, Outbox, Record, Snapshot, Stage, Write},
-    schedule::Timestamp,
+    schedule::{Stamp, Timestamp},
     store::{DiskStore, Fate, OpenStore, Options, Store, StoreError},
     wire::ThingName,
 };
@@ -31,8 +31,12 @@ fn thing(number: u64) -> ThingName {
 
 fn record(number: u64) -> Box<Record> {
     Box::new(Record {
-        stage: Stage::AwaitCsr(AwaitCsr { since: Some(Timestamp(number)), hold_until: None }),
+        stage: Stage::AwaitCsr(AwaitCsr {
+            since: Stamp::from(Some(Timestamp(number))),
+            hold_until: None,
+        }),
         rotation: None,
+        began: Stamp::default(),
         not_after: None,
         requested: None,
         heard: None,

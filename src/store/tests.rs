@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use super::{frame::frame, *};
 use crate::{
-    relay::{AwaitCsr, Done, Outbox, Outcome, Record, Stage},
-    schedule::Timestamp,
+    relay::{AwaitCsr, Done, Ended, Outbox, Record, Stage},
+    schedule::{Stamp, Timestamp},
     wire::RotationId,
 };
 
@@ -31,16 +31,17 @@ fn thing(number: usize) -> ThingName {
 }
 
 fn record(number: u64) -> Record {
-    let since = Some(Timestamp(number));
+    let since = Stamp::from(Some(Timestamp(number)));
     let stage = match number % 2 {
         0 => Stage::AwaitCsr(AwaitCsr { since, hold_until: None }),
-        _ => Stage::Done(Done { since, outcome: Outcome::Nothing }),
+        _ => Stage::Done(Done { since, outcome: Ended::Nothing }),
     };
     let rotation: Option<RotationId> =
         number.is_multiple_of(3).then(|| "r".repeat(100).parse().unwrap());
     Record {
         stage,
         rotation,
+        began: Stamp::default(),
         not_after: None,
         requested: None,
         heard: None,
