@@ -6,6 +6,8 @@
 //! sends one may wait for it.
 
 pub mod mqtt;
+mod outlet;
+pub mod tls;
 
 use tokio::sync::mpsc;
 
@@ -101,6 +103,11 @@ pub enum LinkEvent {
     },
     /// A message came.
     Message(Message),
+    /// Messages that need no acknowledgement came faster than they were read, and were dropped.
+    Shed {
+        /// How many since this was last reported.
+        count: u64,
+    },
     /// What became of a [`LinkCommand::Publish`]; exactly one for each. At QoS 1: the broker
     /// acknowledged it. At QoS 0: it was written.
     Sent {
