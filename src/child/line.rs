@@ -122,10 +122,10 @@ impl Child {
                 let untried = candidate.filter(|_| self.trial.failed.is_none());
                 self.attempt(now, untried.unwrap_or(current), effects);
             }
-            Line::Up { generation, .. } if Some(generation) == candidate => {
-                if self.trial.due <= now.tick {
-                    self.promote(generation, effects);
-                }
+            Line::Up { generation, .. }
+                if Some(generation) == candidate && self.trial.due <= now.tick =>
+            {
+                self.promote(generation, effects);
             }
             Line::Up { generation, .. } if generation == current => {
                 if let Some(candidate) = candidate.filter(|_| self.trial.due <= now.tick) {
