@@ -307,7 +307,6 @@ impl Agent {
 
     async fn down(&mut self, connection: u64, why: String) {
         self.link = None;
-        self.unacknowledged = None;
         self.feed(Event::Down { connection, why }).await;
     }
 

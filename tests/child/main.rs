@@ -47,6 +47,7 @@ fn wherever_the_process_ends_a_rotation_is_finished_with_a_pair_that_works() {
             cuts += 1;
         }
     }
+    println!("{cuts} cuts");
     assert!(cuts >= 20, "only {cuts} cuts");
 }
 
@@ -57,7 +58,7 @@ fn wherever_the_process_ends_twice_a_rotation_is_finished() {
             let mut world = World::new();
             world.cut_at(first, Tear::Torn);
             world.ask(None);
-            world.settle_or_cut();
+            world.run_to_cut();
             world.cut_at(second, Tear::Torn);
             world.settle();
             let issued = world.issued_last();
@@ -90,6 +91,7 @@ fn wherever_the_process_ends_a_pair_that_is_refused_is_given_up_and_reported() {
             cuts += 1;
         }
     }
+    println!("{cuts} cuts");
     assert!(cuts >= 30, "only {cuts} cuts");
 }
 
@@ -201,9 +203,17 @@ fn the_pair_before_is_kept_until_the_next_rotation_begins() {
     let mut world = World::new();
     world.ask(Some("r-1"));
     world.settle();
-    assert_eq!(world.load().generations.len(), 2);
+    world.restart();
     world.run_for(60 * MINUTE);
+    let before = world.load();
+    assert_eq!(before.generations.len(), 2);
+    world.hold_certificate = true;
     world.ask(Some("r-2"));
+    world.run_for(MINUTE);
+    let begun = world.load();
+    assert_eq!(begun.generations.len(), 2);
+    assert!(!begun.generations.contains(&before.saved.previous.expect("one is kept")));
+    world.hold_certificate = false;
     world.settle();
     assert_eq!(world.load().generations.len(), 2);
     assert_eq!(world.keys_made(), 2);
@@ -243,6 +253,64 @@ fn an_ack_is_repeated_until_the_broker_has_it() {
     world.restart();
     world.run_for(10 * MINUTE);
     assert_eq!(world.acks.len(), 4);
+}
+
+#[test]
+fn no_csr_leaves_before_its_key_is_noted_on_disk() {
+    let mut world = World::new();
+    world.fail_saves = true;
+    world.ask(None);
+    world.run_for(60 * MINUTE);
+    assert!(world.csrs.is_empty());
+    world.fail_saves = false;
+    world.settle();
+    assert_eq!((world.keys_made(), world.current().facts.id), (1, world.issued_last()));
+}
+
+#[test]
+fn the_switch_alone_decides_which_pair_is_in_use() {
+    let seen = (0..40).any(|cut| {
+        let mut world = World::new();
+        world.cut_at(cut, Tear::Before);
+        world.ask(Some("r-1"));
+        world.run_to_cut();
+        let disk = world.load();
+        let between = disk.saved.stage.generation() == Some(disk.current.generation);
+        if between {
+            let believed = world.believed();
+            assert_eq!(believed.stage, Stage::Idle);
+            assert_eq!(believed.previous, Some(disk.generations[0]));
+            let ack = believed.notices.ack.as_ref().expect("an ack is due");
+            assert_eq!(ack.certificate, disk.current.facts.id);
+            world.run_for(MINUTE);
+            assert!(matches!(world.told.last(), Some(Told::Acked(_))));
+            assert!(world.told.iter().any(|told| matches!(told, Told::Promoted { .. })));
+        }
+        between
+    });
+    assert!(seen, "no cut came between the switch and the note of it");
+}
+
+#[test]
+fn a_session_with_one_certificate_proves_nothing_of_the_next() {
+    let mut world = World::new();
+    world.hold_certificate = true;
+    world.ask(None);
+    world.run_for(MINUTE);
+    let old = world.current().facts.id;
+    world.silent = true;
+    world.send_another();
+    world.run_for(Duration::from_secs(1));
+    let first = world.connects;
+    world.send_another();
+    world.run_for(Duration::from_secs(1));
+    world.answer_connect(first);
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.current().facts.id, old);
+    world.silent = false;
+    world.hold_certificate = false;
+    world.settle();
+    assert_eq!(world.current().facts.id, world.issued_last());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fs, path::Path, time::Duration};
 
 use certrelay::{
     child::{
-        Child, Effect, Event, Found, Job, Pair, Settings, Told,
+        Child, Effect, Event, Found, Job, Pair, Saved, Settings, Told,
         disk::{self, Identity},
     },
     install::{Credentials, Generation, PairFiles},
@@ -58,6 +58,10 @@ pub struct World {
     pub lose_pubacks: bool,
     /// So many disk jobs fail.
     pub fail_disk: usize,
+    /// What is to be saved can't be.
+    pub fail_saves: bool,
+    /// No connect gets an answer.
+    pub silent: bool,
     /// The wall clock is trusted.
     pub clock_trusted: bool,
     /// What the child said for the log.
@@ -133,6 +137,8 @@ impl World {
             hold_certificate: false,
             lose_pubacks: false,
             fail_disk: 0,
+            fail_saves: false,
+            silent: false,
             clock_trusted: true,
             told: Vec::new(),
             csrs: Vec::new(),
@@ -272,6 +278,22 @@ impl World {
         self.cut = None;
     }
 
+    /// What the child takes for true.
+    pub fn believed(&self) -> &Saved {
+        self.child().saved()
+    }
+
+    /// The answer to a connect, by its number, comes after all.
+    pub fn answer_connect(&mut self, number: usize) {
+        self.hand(Event::Up { connection: number as u64 });
+    }
+
+    /// Another certificate for the key under way comes, whether or not anyone asked.
+    pub fn send_another(&mut self) {
+        self.reissue();
+        self.deliver_certificate();
+    }
+
     /// Lets time pass.
     pub fn run_for(&mut self, time: Duration) {
         let end = self.now.tick + time;
@@ -314,13 +336,20 @@ impl World {
         panic!("not within an hour: {:?}", self.load().saved);
     }
 
-    /// As [`World::settle`], but only until the cut.
-    pub fn settle_or_cut(&mut self) {
-        for _ in 0..60 {
-            if self.was_cut() {
+    /// Lets a minute pass, or less: until the cut.
+    pub fn run_to_cut(&mut self) {
+        let end = self.now.tick + Duration::from_secs(60);
+        while !self.was_cut() {
+            if self.turn() {
+                continue;
+            }
+            let next = self.child().next_wakeup().unwrap_or(end);
+            let next = next.max(Tick(self.now.tick.0 + 1));
+            if next > end {
                 return;
             }
-            self.run_for(Duration::from_secs(1));
+            self.advance(next);
+            self.queue.push_back(Event::Wake);
         }
     }
 
@@ -399,6 +428,10 @@ impl World {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
+            Effect::Disk(Job::Save(_)) if self.fail_saves => {
+                let why = "read-only file system".to_owned();
+                self.queue.push_front(Event::Disk(certrelay::child::Done::Failed { why }));
+            }
             Effect::Disk(_) if self.fail_disk > 0 => {
                 self.fail_disk -= 1;
                 let why = "no space left on device".to_owned();
@@ -432,6 +465,9 @@ impl World {
             // What was in use before the broker changed its mind stays welcome.
             credentials.current() != Some(generation)
         };
+        if self.silent {
+            return;
+        }
         if self.reachable && !refused {
             self.line = Some((connection, generation));
             self.queue.push_back(Event::Up { connection });
