@@ -1,0 +1,7 @@
+//! The relay on a bench: the transition table and the rules of DESIGN §5, by its public API alone.
+
+
+
+mod bench;
+mod pki;
+mod table;
