@@ -5,3 +5,4 @@
 mod bench;
 mod pki;
 mod table;
+mod rules;
