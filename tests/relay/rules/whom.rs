@@ -7,7 +7,7 @@ use certrelay::{
 };
 use serde_json::json;
 
-use super::within_a_minute;
+use super::in_time;
 use crate::{
     bench::{
         Bench, CORE, PUMP, bytes, crt_payload, csr_payload, days, hours, minutes, name, secs,
@@ -144,11 +144,26 @@ fn the_first_message_of_a_tried_device_makes_its_record_and_goes_by_the_request(
 }
 
 #[test]
-#[ignore = "departure: a tried device that speaks before it answers is not asked any more"]
-fn a_tried_device_that_says_something_else_first_is_asked_on() {
+fn a_tried_device_that_acks_at_its_start_is_asked_on() {
+    asked_on_after(|b| b.bare_ack(PUMP));
+}
+
+#[test]
+#[ignore = "departure: a tried device that reports an error is not asked any more"]
+fn a_tried_device_that_reports_an_error_is_asked_on() {
+    asked_on_after(|b| b.fail(PUMP, "busy"));
+}
+
+#[test]
+#[ignore = "departure: a tried device whose CSR is refused is not asked any more"]
+fn a_tried_device_whose_csr_is_refused_is_asked_on() {
+    asked_on_after(|b| b.local(PUMP, Kind::CsrRes, &csr_payload(&pki::csr("pump-2", 1))));
+}
+
+fn asked_on_after(first: fn(&mut Bench)) {
     let mut b = Bench::up();
     b.cloud(PUMP, Kind::CsrReq, &bytes(json!({ "rotationId": "r1" })));
-    b.bare_ack(PUMP);
+    first(&mut b);
     b.expect(PUMP, "await-csr");
     b.forget();
     b.advance(days(2));
@@ -218,38 +233,47 @@ fn the_roster_outlives_a_restart() {
     b.expect(PUMP, "await-csr");
 }
 
+/// A certificate that nobody waited for makes a record, for what the cloud must hear.
+fn with_an_idle_record_off_the_roster() -> Bench {
+    let mut b = Bench::up();
+    let payload = crate::bench::crt_payload_for_core(&pki::certificate(PUMP, 9, 1));
+    b.cloud(PUMP, Kind::Crt, &payload);
+    b.settle(PUMP, Kind::CrtErr);
+    b.expect(PUMP, "done");
+    b
+}
+
 #[test]
-#[ignore = "departure: a device that has a record but is off the roster is never tried, and an hour later the relay hangs"]
+#[ignore = "departure: a device that has a record but is off the roster is never tried"]
 fn a_device_that_has_a_record_but_is_not_on_the_roster_is_tried() {
-    within_a_minute(|| {
-        let mut b = Bench::up();
-        // A certificate that nobody waited for makes a record, for what the cloud must hear.
-        let payload = crate::bench::crt_payload_for_core(&pki::certificate(PUMP, 9, 1));
-        b.cloud(PUMP, Kind::Crt, &payload);
-        b.settle(PUMP, Kind::CrtErr);
-        b.expect(PUMP, "done");
+    let mut b = with_an_idle_record_off_the_roster();
+    b.cloud(PUMP, Kind::CsrReq, b"{}");
+    assert_eq!(b.sent(Side::Local, Kind::CsrReq).len(), 1);
+}
+
+#[test]
+#[ignore = "departure: the relay hangs when a record ends whose device is being tried"]
+fn a_record_that_ends_while_its_device_is_tried_stops_nothing() {
+    in_time(|| {
+        let mut b = with_an_idle_record_off_the_roster();
         b.cloud(PUMP, Kind::CsrReq, b"{}");
-        assert_eq!(b.sent(Side::Local, Kind::CsrReq).len(), 1, "it is tried");
-        b.advance(hours(3));
+        b.advance(days(3));
     });
 }
 
 #[test]
-#[ignore = "departure: as above, with the record of a device that was heard 90 days ago"]
+#[ignore = "departure: a device whose roster entry lapsed is not tried while its record is kept"]
 fn a_device_whose_roster_entry_lapsed_is_tried_even_while_its_record_is_kept() {
-    within_a_minute(|| {
-        let mut b = Bench::up();
-        b.bare_ack(PUMP);
-        b.advance(days(60));
-        b.to_await_csr(PUMP, "r1");
-        b.advance(days(31));
-        b.settle(PUMP, Kind::CrtErr);
-        b.expect(PUMP, "done");
-        b.forget();
-        b.cloud(PUMP, Kind::CsrReq, b"{}");
-        assert_eq!(b.sent(Side::Local, Kind::CsrReq).len(), 1, "it is tried");
-        b.advance(days(100));
-    });
+    let mut b = Bench::up();
+    b.bare_ack(PUMP);
+    b.advance(days(60));
+    b.to_await_csr(PUMP, "r1");
+    b.advance(days(31));
+    b.settle(PUMP, Kind::CrtErr);
+    b.expect(PUMP, "done");
+    b.forget();
+    b.cloud(PUMP, Kind::CsrReq, b"{}");
+    assert_eq!(b.sent(Side::Local, Kind::CsrReq).len(), 1);
 }
 
 #[test]
