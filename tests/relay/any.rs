@@ -8,7 +8,7 @@ use std::{
 
 use certrelay::{
     links::{ConnectionId, Message, SendError},
-    relay::{Body, Children, Event, Lost, Outcome, Relay, Row, Settings, Side},
+    relay::{Body, Children, Event, Lost, Outcome, Relay, Row, Settings, Side, Stage},
     schedule::Timestamp,
     wire::{CertificateMessage, CsrRes, Header, KeyDigest, Kind, ThingName},
     x509,
@@ -143,8 +143,15 @@ fn act(b: &mut Bench, truth: &mut Truth, (what, a, c): Step) {
         15 if c % 8 == 1 => b.feed(Event::StoreFull),
         15 => b.trusted = !b.trusted,
         16 => b.restart(),
+        17..=22 => go_on(b, truth, pick(&NAMES[..3], a), c),
         _ => {
             let kind = pick(&Kind::ALL, c >> 3);
+            // Mostly from the right side.
+            let side = match (a & 48, kind.is_uplink()) {
+                (0, _) => side,
+                (_, true) => Side::Local,
+                (_, false) => Side::Cloud,
+            };
             let topics = match side {
                 Side::Cloud => &b.settings.cloud_topics,
                 Side::Local => &b.settings.local_topics,
@@ -177,6 +184,28 @@ fn act(b: &mut Bench, truth: &mut Truth, (what, a, c): Step) {
     }
 }
 
+/// The next step of a rotation, as a good cloud and a good child take it.
+fn go_on(b: &mut Bench, truth: &mut Truth, child: &str, c: u32) {
+    let key = c % 4;
+    match b.relay.record(&name(child)).map(|record| record.stage.clone()) {
+        Some(Stage::AwaitCsr(_)) => {
+            truth.keys.insert((name(child), pki::digest(key)));
+            b.csr(child, key);
+        }
+        Some(Stage::AwaitCert(stage)) => {
+            // A damaged CSR may have a key that nobody knows; then this one does not fit.
+            let key = (0..4).find(|n| pki::digest(*n) == stage.csr.key).unwrap_or(key);
+            b.crt(child, key, c >> 4 & 1);
+        }
+        Some(Stage::AwaitAck(_)) if c & 3 == 0 => b.bare_ack(child),
+        Some(Stage::AwaitAck(stage)) => b.ack(child, stage.certificate),
+        Some(Stage::Done(_)) if c & 1 == 0 && !b.sent(Side::Cloud, Kind::CrtAck).is_empty() => {
+            b.settle(child, Kind::CrtAck);
+        }
+        Some(Stage::Done(_)) | None => b.request(child, &format!("r{}", c % 5)),
+    }
+}
+
 /// What must hold after each event.
 fn check(b: &Bench, truth: &mut Truth) {
     let known = b.disk.records.len();
@@ -189,13 +218,8 @@ fn check(b: &Bench, truth: &mut Truth) {
         assert!(record.superseded_keys.len() <= 4 && record.superseded_certificates.len() <= 4);
     }
     b.check_bodies();
-    let restored = Relay::restore(
-        b.settings.clone(),
-        7,
-        b.now(),
-        b.disk.snapshot(),
-        &mut Outcome::default(),
-    );
+    let restored =
+        Relay::restore(b.settings.clone(), 7, b.now(), b.disk.snapshot(), &mut Outcome::default());
     let rows = |relay: &Relay| relay.rows().map(|row| seen(&row)).collect::<Vec<_>>();
     assert_eq!(rows(&restored), rows(&b.relay), "a restart finds it as it was");
     for p in &b.published[truth.checked..] {
@@ -233,7 +257,7 @@ fn patient() -> Settings {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn no_order_of_events_breaks_the_relay_of_devices_on_its_roster(
@@ -244,7 +268,6 @@ proptest! {
     }
 
     #[test]
-    #[ignore = "departure: it hangs when a record ends whose device is being tried"]
     fn no_order_of_events_breaks_the_relay_of_any_devices(
         steps in prop::collection::vec(any::<Step>(), 1..120),
     ) {

@@ -3,5 +3,6 @@
 mod any;
 mod bench;
 mod pki;
-mod table;
 mod rules;
+mod table;
+mod talk;

@@ -32,7 +32,7 @@ fn assert_stale(b: &Bench) {
 fn an_ack_that_names_the_held_certificate_counts_however_it_comes() {
     for dup in [false, true] {
         let mut b = Bench::up();
-        let id = b.to_await_ack(PUMP, "r1", 1);
+        let id = b.reach_await_ack(PUMP, "r1", 1);
         b.restart();
         b.cloud_up();
         b.floor_answer = Answer::Nothing;
@@ -51,7 +51,7 @@ fn an_ack_that_names_the_held_certificate_counts_however_it_comes() {
 #[test]
 fn an_ack_that_names_one_of_the_last_four_superseded_certificates_is_stale() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     let ids: Vec<_> = (1..=6).map(|serial| b.crt(PUMP, 1, serial)).collect();
     b.forget();
     for id in &ids[1..5] {
@@ -70,8 +70,8 @@ fn an_ack_that_names_one_of_the_last_four_superseded_certificates_is_stale() {
 #[ignore = "departure: the certificate of an earlier rotation that was acknowledged is forgotten"]
 fn an_ack_that_names_the_certificate_of_the_rotation_before_is_stale() {
     let mut b = Bench::up();
-    let before = b.to_done(PUMP, "r1", 1);
-    b.to_await_ack(PUMP, "r2", 2);
+    let before = b.reach_done(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r2", 2);
     b.forget();
     b.ack(PUMP, before);
     assert_stale(&b);
@@ -83,7 +83,7 @@ fn an_ack_that_names_the_certificate_of_the_rotation_before_is_stale() {
 #[ignore = "departure: a certificate that was lost from the store is not remembered"]
 fn an_ack_that_names_a_certificate_that_was_lost_from_the_store_is_not_unknown() {
     let mut b = Bench::up();
-    let id = b.to_await_ack(PUMP, "r1", 1);
+    let id = b.reach_await_ack(PUMP, "r1", 1);
     let lost = certrelay::relay::Lost::Certificate(id);
     b.disk.bodies.remove(&(crate::bench::name(PUMP), certrelay::relay::Body::Certificate));
     b.feed(certrelay::relay::Event::BodyLost { child: crate::bench::name(PUMP), lost });
@@ -94,7 +94,7 @@ fn an_ack_that_names_a_certificate_that_was_lost_from_the_store_is_not_unknown()
 #[test]
 fn the_first_bare_ack_asks_for_an_echo_and_the_second_counts() {
     let mut b = Bench::up();
-    let id = b.to_await_ack(PUMP, "r1", 1);
+    let id = b.reach_await_ack(PUMP, "r1", 1);
     b.forget();
     b.bare_ack(PUMP);
     assert_stale(&b);
@@ -109,7 +109,7 @@ fn the_first_bare_ack_asks_for_an_echo_and_the_second_counts() {
 #[test]
 fn a_bare_ack_counts_after_a_day_without_a_complaint() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.bare_ack(PUMP);
     b.advance(hours(23));
     b.expect(PUMP, "await-ack");
@@ -120,7 +120,7 @@ fn a_bare_ack_counts_after_a_day_without_a_complaint() {
 #[test]
 fn a_complaint_within_the_day_undoes_a_bare_ack() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.bare_ack(PUMP);
     b.advance(hours(23));
     b.fail(PUMP, "install-failed");
@@ -133,7 +133,7 @@ fn a_complaint_within_the_day_undoes_a_bare_ack() {
 #[ignore = "departure: the day goes on while nobody could hear a complaint"]
 fn a_day_in_which_no_complaint_could_be_heard_proves_nothing() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.bare_ack(PUMP);
     b.floor_down();
     b.advance(days(2));
@@ -143,7 +143,7 @@ fn a_day_in_which_no_complaint_could_be_heard_proves_nothing() {
 #[test]
 fn a_bare_ack_before_the_barrier_is_stale() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.floor_down();
     b.floor_answer = Answer::Nothing;
     b.floor_up(true);
@@ -188,7 +188,7 @@ fn a_barrier_that_does_not_come_back_is_sent_again() {
 #[test]
 fn a_bare_ack_that_is_redelivered_retained_or_empty_is_stale() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     let topic = format!("floor/{PUMP}/crt_ack");
     for _ in 0..3 {
         b.message(Side::Local, &topic, b"{}", true, false);
@@ -203,7 +203,7 @@ fn a_bare_ack_that_is_redelivered_retained_or_empty_is_stale() {
 #[test]
 fn a_bare_ack_is_stale_when_the_certificate_went_out_on_an_earlier_connection() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.floor_down();
     b.floor_up(true);
     assert_eq!(b.relay.local_state(), (true, true));
@@ -215,7 +215,7 @@ fn a_bare_ack_is_stale_when_the_certificate_went_out_on_an_earlier_connection() 
 #[test]
 fn a_bare_ack_is_stale_when_this_very_certificate_was_not_sent() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.floor_answer = Answer::Offline;
     b.floor_down();
     b.crt(PUMP, 1, 2);
@@ -226,7 +226,7 @@ fn a_bare_ack_is_stale_when_this_very_certificate_was_not_sent() {
 
     // A held certificate was never sent, because the cloud said to wait.
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     let until = b.unix() + 86_400;
     let der = pki::certificate(PUMP, 1, 1);
     let mut payload: serde_json::Value =
@@ -241,14 +241,14 @@ fn a_bare_ack_is_stale_when_this_very_certificate_was_not_sent() {
 #[test]
 fn an_echo_is_asked_anew_on_a_new_connection_and_for_a_new_certificate() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.bare_ack(PUMP);
     b.crt(PUMP, 1, 2);
     b.bare_ack(PUMP);
     assert_stale(&b);
 
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.bare_ack(PUMP);
     b.floor_down();
     b.floor_up(true);
@@ -266,8 +266,8 @@ fn an_echo_is_asked_anew_on_a_new_connection_and_for_a_new_certificate() {
 #[ignore = "departure: a bare ack that names another rotation counts for the one under way"]
 fn a_bare_ack_that_names_another_rotation_is_stale() {
     let mut b = Bench::up();
-    b.to_done(PUMP, "r1", 1);
-    b.to_await_ack(PUMP, "r2", 2);
+    b.reach_done(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r2", 2);
     b.forget();
     for _ in 0..3 {
         b.local(PUMP, Kind::CrtAck, &bytes(json!({ "rotationId": "r1" })));
@@ -279,7 +279,7 @@ fn a_bare_ack_that_names_another_rotation_is_stale() {
 #[test]
 fn no_ack_of_another_child_counts() {
     let mut b = Bench::up();
-    let id = b.to_await_ack(PUMP, "r1", 1);
+    let id = b.reach_await_ack(PUMP, "r1", 1);
     b.ack("pump-2", id);
     assert_stale(&b);
     assert_eq!(b.counted(Side::Local, Reason::AckUnknown), 1);
@@ -288,7 +288,7 @@ fn no_ack_of_another_child_counts() {
 #[test]
 fn an_ack_of_the_last_rotation_that_comes_again_changes_nothing() {
     let mut b = Bench::up();
-    let id = b.to_done(PUMP, "r1", 1);
+    let id = b.reach_done(PUMP, "r1", 1);
     b.forget();
     b.ack(PUMP, id);
     b.bare_ack(PUMP);
@@ -300,7 +300,7 @@ fn an_ack_of_the_last_rotation_that_comes_again_changes_nothing() {
 #[ignore = "departure: an error about the certificate just acknowledged goes nowhere"]
 fn a_child_that_finds_too_late_that_its_certificate_fails_is_heard() {
     let mut b = Bench::up();
-    let id = b.to_done(PUMP, "r1", 1);
+    let id = b.reach_done(PUMP, "r1", 1);
     b.forget();
     let payload = json!({ "certificateId": id.to_string(), "code": "refused", "error": "no" });
     b.local(PUMP, Kind::CrtErr, &bytes(payload));
@@ -310,7 +310,7 @@ fn a_child_that_finds_too_late_that_its_certificate_fails_is_heard() {
 #[test]
 fn an_error_about_an_earlier_certificate_does_not_end_the_rotation() {
     let mut b = Bench::up();
-    let before = b.to_await_ack(PUMP, "r1", 1);
+    let before = b.reach_await_ack(PUMP, "r1", 1);
     b.crt(PUMP, 1, 2);
     b.local(PUMP, Kind::CrtErr, &bytes(json!({ "certificateId": before.to_string() })));
     b.expect(PUMP, "await-ack");

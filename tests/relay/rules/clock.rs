@@ -1,10 +1,6 @@
 //! No decision rests on a clock that is not trusted.
 
-use certrelay::{
-    reason::Reason,
-    relay::Side,
-    wire::Kind,
-};
+use certrelay::{reason::Reason, relay::Side, wire::Kind};
 use serde_json::json;
 
 use crate::{
@@ -15,7 +11,7 @@ use crate::{
 #[test]
 fn a_certificate_that_expires_while_it_waits_is_given_up_and_the_cloud_asked_for_another() {
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     let der = pki::short_lived(PUMP, 1, 1, 10);
     b.cloud(PUMP, Kind::Crt, &crt_payload(&der));
     b.expect(PUMP, "await-ack");
@@ -32,7 +28,7 @@ fn a_certificate_that_expires_while_it_waits_is_given_up_and_the_cloud_asked_for
 #[test]
 fn no_certificate_is_given_up_for_its_age_by_an_untrusted_clock() {
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     b.cloud(PUMP, Kind::Crt, &crt_payload(&pki::short_lived(PUMP, 1, 1, 10)));
     b.trusted = false;
     b.advance(days(20));
@@ -43,7 +39,7 @@ fn no_certificate_is_given_up_for_its_age_by_an_untrusted_clock() {
 fn an_expired_certificate_is_refused_by_a_trusted_clock_only() {
     for trusted in [true, false] {
         let mut b = Bench::up();
-        b.to_await_cert(PUMP, "r1", 1);
+        b.reach_await_cert(PUMP, "r1", 1);
         b.advance(days(15));
         b.trusted = trusted;
         b.cloud(PUMP, Kind::Crt, &crt_payload(&pki::short_lived(PUMP, 1, 1, 10)));
@@ -57,7 +53,7 @@ fn a_rotation_expires_by_the_time_that_the_process_saw_when_no_clock_is_trusted(
     let mut b = Bench::new();
     b.trusted = false;
     b.links_up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     b.advance(days(29));
     b.expect(PUMP, "await-cert");
     b.advance(days(2));
@@ -67,7 +63,7 @@ fn a_rotation_expires_by_the_time_that_the_process_saw_when_no_clock_is_trusted(
 #[test]
 fn a_restart_without_a_trusted_clock_expires_nothing() {
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     b.trusted = false;
     b.advance(days(25));
     b.restart();
@@ -79,7 +75,7 @@ fn a_restart_without_a_trusted_clock_expires_nothing() {
 #[test]
 fn a_rotation_expires_over_restarts_by_a_trusted_clock() {
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     for _ in 0..31 {
         b.restart();
         b.links_up();
@@ -94,7 +90,7 @@ fn what_happened_before_the_clock_was_trusted_gets_its_time_afterwards() {
     let mut b = Bench::new();
     b.trusted = false;
     b.links_up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     let began = b.time;
     assert_eq!(b.disk.record(&name(PUMP)).expect("kept").began.wall(), None);
     b.advance(hours(10));
@@ -108,7 +104,7 @@ fn what_happened_before_the_clock_was_trusted_gets_its_time_afterwards() {
 #[test]
 fn a_wall_clock_that_is_set_changes_nothing_within_one_process() {
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     b.trusted = false;
     b.advance(days(2));
     b.trusted = true;
@@ -131,7 +127,7 @@ fn the_newest_trusted_time_is_stored_and_no_other() {
     let mut b = Bench::new();
     b.trusted = false;
     b.links_up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     assert_eq!(b.disk.seen, None);
     b.trusted = true;
     b.csr(PUMP, 1);

@@ -64,7 +64,7 @@ fn topics_that_are_not_ours_and_names_that_no_thing_has_are_dropped() {
 #[test]
 fn a_refusal_of_what_is_well_formed_but_wrong_goes_upstream_with_its_code() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     let weak = include_bytes!("../../fixtures/rsa1024.csr.der");
     b.local(PUMP, Kind::CsrRes, &csr_payload(weak));
     b.local(PUMP, Kind::CsrRes, &csr_payload(&pki::csr("pump-2", 1)));
@@ -81,8 +81,8 @@ fn a_refusal_of_what_is_well_formed_but_wrong_goes_upstream_with_its_code() {
 #[test]
 fn the_key_of_the_certificate_in_use_is_not_new() {
     let mut b = Bench::up();
-    b.to_done(PUMP, "r1", 1);
-    b.to_await_csr(PUMP, "r2");
+    b.reach_done(PUMP, "r1", 1);
+    b.reach_await_csr(PUMP, "r2");
     b.forget();
     b.csr(PUMP, 1);
     b.expect(PUMP, "await-csr");
@@ -131,7 +131,7 @@ fn a_downlink_for_another_core_is_passed_over_in_silence() {
 #[test]
 fn an_uplink_of_ours_that_comes_back_on_the_floor_is_a_loop() {
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     let looped = b.last(Side::Cloud, Kind::CsrRes).payload.clone();
     b.forget();
     b.local(PUMP, Kind::CsrRes, &looped);
@@ -150,7 +150,7 @@ fn an_uplink_of_ours_that_comes_back_on_the_floor_is_a_loop() {
 fn an_uplink_of_ours_is_known_on_the_floor_after_a_restart_too() {
     let mut b = Bench::up();
     b.loopback = false;
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     b.fail(PUMP, "broken");
     let csr = b.last(Side::Cloud, Kind::CsrRes).payload.clone();
     let error = b.last(Side::Cloud, Kind::CrtErr).payload.clone();
@@ -164,7 +164,7 @@ fn an_uplink_of_ours_is_known_on_the_floor_after_a_restart_too() {
 #[test]
 fn a_downlink_of_ours_that_comes_back_from_the_cloud_is_a_loop() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     let request = b.last(Side::Local, Kind::CsrReq).payload.clone();
     let crt = b.last(Side::Local, Kind::Crt).payload.clone();
     b.forget();
@@ -179,7 +179,7 @@ fn a_downlink_of_ours_that_comes_back_from_the_cloud_is_a_loop() {
 #[ignore = "departure: after a restart a downlink of ours that comes back counts as the cloud's word"]
 fn a_downlink_of_ours_is_known_from_the_cloud_after_a_restart_too() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     let crt = b.last(Side::Local, Kind::Crt).payload.clone();
     b.restart();
     b.links_up();
@@ -199,8 +199,8 @@ fn a_loop_in_which_the_cloud_gets_our_trial_makes_no_record() {
 #[test]
 fn a_certificate_reaches_only_the_child_whose_csr_carried_its_key() {
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
-    b.to_await_cert("pump-2", "r1", 2);
+    b.reach_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert("pump-2", "r1", 2);
     b.forget();
     // Under the right name with the other's key; under the other's name with the right key.
     b.cloud(PUMP, Kind::Crt, &crt_payload(&pki::certificate(PUMP, 2, 1)));
@@ -226,7 +226,7 @@ fn a_retained_request_or_ack_or_error_is_ignored_and_a_retained_csr_is_read() {
 #[test]
 fn a_heap_of_bad_messages_leaves_the_rotation_of_a_good_child_alone() {
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     for n in 0..2_000_u32 {
         let from = format!("bad-{}", n % 50);
         match n % 4 {

@@ -11,7 +11,7 @@ use crate::bench::{Answer, Bench, PUMP, bytes, days, hours, minutes, name, secs}
 
 /// A child has just acknowledged its certificate.
 fn acked(b: &mut Bench) {
-    let id = b.to_await_ack(PUMP, "r1", 1);
+    let id = b.reach_await_ack(PUMP, "r1", 1);
     b.forget();
     b.ack(PUMP, id);
 }
@@ -117,8 +117,7 @@ fn a_notice_at_the_broker_is_sent_again_after_a_day_and_a_week_and_then_ends_uns
     acked(&mut b);
     let began = b.time;
     b.advance(days(30));
-    let times: Vec<_> =
-        b.sent(Side::Cloud, Kind::CrtAck).iter().map(|p| p.at - began).collect();
+    let times: Vec<_> = b.sent(Side::Cloud, Kind::CrtAck).iter().map(|p| p.at - began).collect();
     assert_eq!(times.len(), 3, "{times:?}");
     assert!(times[1] >= days(1) && times[1] < days(1) + minutes(5), "{times:?}");
     assert!(times[2] >= days(7) && times[2] < days(7) + minutes(5), "{times:?}");
@@ -137,8 +136,7 @@ fn the_day_and_the_week_go_on_over_restarts() {
         b.links_up();
     }
     b.advance(days(3));
-    let times: Vec<_> =
-        b.sent(Side::Cloud, Kind::CrtAck).iter().map(|p| p.at - began).collect();
+    let times: Vec<_> = b.sent(Side::Cloud, Kind::CrtAck).iter().map(|p| p.at - began).collect();
     assert_eq!(times.len(), 3, "{times:?}");
     assert!(times[1] >= days(1) && times[1] < days(2) && times[2] >= days(7), "{times:?}");
     assert!(reached(&b).is_none());
@@ -184,7 +182,7 @@ fn acked_offline(b: &mut Bench) {
     b.cloud_answer = Answer::Took;
     b.probes_return = true;
     b.cloud_up();
-    let id = b.to_await_ack(PUMP, "r1", 1);
+    let id = b.reach_await_ack(PUMP, "r1", 1);
     b.cloud_down();
     b.forget();
     b.ack(PUMP, id);
@@ -225,7 +223,7 @@ fn a_new_rotation_does_not_wait_for_an_old_receipt() {
     let mut b = Bench::up();
     b.loopback = false;
     acked(&mut b);
-    b.to_await_ack(PUMP, "r2", 2);
+    b.reach_await_ack(PUMP, "r2", 2);
     let notice = b.record(PUMP).outbox.ack.clone().expect("the old notice waits beside it");
     assert_eq!(notice.rotation.expect("named").as_str(), "r1");
 }
@@ -272,18 +270,15 @@ fn no_child_makes_the_gateway_send_many_errors_by_inventing_codes() {
 #[ignore = "departure: an error within an hour of one with its code is dropped, whatever it ends"]
 fn a_rotation_that_fails_soon_after_another_is_reported_once_the_hour_is_over() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.fail(PUMP, "install-failed");
     b.settle(PUMP, Kind::CrtErr);
-    b.to_await_ack(PUMP, "r2", 2);
+    b.reach_await_ack(PUMP, "r2", 2);
     b.fail(PUMP, "install-failed");
     b.expect(PUMP, "done");
     b.advance(hours(3));
-    let rotations: Vec<_> = b
-        .sent(Side::Cloud, Kind::CrtErr)
-        .iter()
-        .filter_map(|p| p.field("rotationId"))
-        .collect();
+    let rotations: Vec<_> =
+        b.sent(Side::Cloud, Kind::CrtErr).iter().filter_map(|p| p.field("rotationId")).collect();
     assert_eq!(rotations, ["r1", "r2"], "what was acknowledged ends visibly");
 }
 

@@ -2,17 +2,13 @@
 
 use std::time::Duration;
 
-use certrelay::{
-    links::Qos,
-    reason::Reason,
-    relay::Side,
-    wire::Kind,
-};
+use certrelay::{links::Qos, reason::Reason, relay::Side, wire::Kind};
 use serde_json::json;
 
 use crate::{
-    bench::{Answer, Bench, PUMP, Published, bytes, crt_payload, csr_payload, days, hours, minutes,
-        secs},
+    bench::{
+        Answer, Bench, PUMP, Published, bytes, crt_payload, csr_payload, days, hours, minutes, secs,
+    },
     pki,
 };
 
@@ -28,7 +24,7 @@ fn pauses(sent: &[&Published]) -> Vec<Duration> {
 #[test]
 fn a_request_goes_first_as_a_sure_copy_and_then_as_unsure_ones() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.advance(hours(23));
     let sent = b.sent(Side::Local, Kind::CsrReq);
     assert_eq!(sent[0].qos, Qos::AtLeastOnce);
@@ -41,10 +37,10 @@ fn an_absent_child_finds_one_copy_a_day() {
     for certificate in [false, true] {
         let mut b = Bench::up();
         let kind = if certificate {
-            b.to_await_ack(PUMP, "r1", 1);
+            b.reach_await_ack(PUMP, "r1", 1);
             Kind::Crt
         } else {
-            b.to_await_csr(PUMP, "r1");
+            b.reach_await_csr(PUMP, "r1");
             Kind::CsrReq
         };
         b.advance(days(10));
@@ -56,7 +52,7 @@ fn an_absent_child_finds_one_copy_a_day() {
 #[test]
 fn pauses_between_requests_grow_from_ten_minutes_to_six_hours() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.advance(days(9));
     let pauses = pauses(&b.sent(Side::Local, Kind::CsrReq));
     assert!(pauses[0] <= minutes(10) && pauses[0] >= minutes(7));
@@ -67,7 +63,7 @@ fn pauses_between_requests_grow_from_ten_minutes_to_six_hours() {
 #[test]
 fn pauses_between_certificates_grow_from_a_minute_to_an_hour() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.advance(hours(23));
     let pauses = pauses(&b.sent(Side::Local, Kind::Crt));
     assert!(pauses[0] <= minutes(1) && pauses[0] >= secs(45));
@@ -80,10 +76,10 @@ fn another_sure_copy_follows_a_lost_session_of_ours() {
     for certificate in [false, true] {
         let mut b = Bench::up();
         let kind = if certificate {
-            b.to_await_ack(PUMP, "r1", 1);
+            b.reach_await_ack(PUMP, "r1", 1);
             Kind::Crt
         } else {
-            b.to_await_csr(PUMP, "r1");
+            b.reach_await_csr(PUMP, "r1");
             Kind::CsrReq
         };
         b.floor_down();
@@ -102,7 +98,7 @@ fn another_sure_copy_follows_a_lost_session_of_ours() {
 #[test]
 fn another_sure_copy_follows_a_sign_of_life_but_not_each_of_a_heap() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.advance(minutes(30));
     b.forget();
     for _ in 0..200 {
@@ -118,7 +114,7 @@ fn another_sure_copy_follows_a_sign_of_life_but_not_each_of_a_heap() {
 fn a_copy_that_the_link_did_not_take_is_owed_as_a_sure_copy() {
     let mut b = Bench::up();
     b.floor_answer = Answer::Nothing;
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     let copy = b.last(Side::Local, Kind::CsrReq).copy;
     b.floor_down();
     b.feed(certrelay::relay::Event::Sent {
@@ -136,7 +132,7 @@ fn a_copy_that_the_link_did_not_take_is_owed_as_a_sure_copy() {
 #[test]
 fn a_restart_makes_no_heap_of_sure_copies() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     for _ in 0..10 {
         b.restart();
         b.links_up();
@@ -148,7 +144,7 @@ fn a_restart_makes_no_heap_of_sure_copies() {
 #[test]
 fn repeated_requests_of_the_cloud_make_no_heap_of_sure_copies() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     for n in 0..100 {
         b.request(PUMP, &format!("r{}", n % 7));
         b.cloud(PUMP, Kind::CsrReq, b"{}");
@@ -161,7 +157,7 @@ fn repeated_requests_of_the_cloud_make_no_heap_of_sure_copies() {
 #[ignore = "departure: a device whose signatures are bad is asked again every five seconds"]
 fn a_device_whose_signatures_are_bad_is_not_asked_faster_than_a_silent_one() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.forget();
     let bad = csr_payload(&pki::badly_signed_csr(PUMP, 1));
     let mut answered = 0;
@@ -193,7 +189,7 @@ fn nothing_is_asked_of_a_child_before_the_time_that_the_cloud_set() {
 #[test]
 fn no_certificate_is_handed_over_before_the_time_that_the_cloud_set() {
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     b.forget();
     let until = b.unix() + 7200;
     let mut payload: serde_json::Value =
@@ -227,7 +223,7 @@ fn a_new_rotation_that_sets_no_time_ends_the_wait_of_the_old_one() {
 #[test]
 fn a_certificate_that_was_held_for_a_day_is_confirmed_by_the_cloud_before_it_goes_out_again() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.advance(hours(24));
     b.forget();
     let asked_by = b.time + hours(1) + minutes(1);
@@ -247,7 +243,7 @@ fn a_certificate_that_was_held_for_a_day_is_confirmed_by_the_cloud_before_it_goe
 #[test]
 fn another_certificate_in_answer_takes_the_place_of_the_held_one() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.advance(hours(25));
     let id = b.crt(PUMP, 1, 2);
     b.advance(secs(15));
@@ -259,7 +255,7 @@ fn another_certificate_in_answer_takes_the_place_of_the_held_one() {
 #[test]
 fn a_final_refusal_in_answer_ends_the_rotation_of_a_held_certificate() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.advance(hours(25) + minutes(2));
     let mid = b.last(Side::Cloud, Kind::CsrRes).mid().to_string();
     b.forget();
@@ -274,7 +270,7 @@ fn a_final_refusal_in_answer_ends_the_rotation_of_a_held_certificate() {
 #[ignore = "departure: after three attempts within minutes it goes out unconfirmed, for good"]
 fn a_certificate_that_the_cloud_does_not_stand_by_is_not_sent_while_the_link_is_up() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.advance(hours(24));
     b.forget();
     b.advance(days(2));
@@ -285,7 +281,7 @@ fn a_certificate_that_the_cloud_does_not_stand_by_is_not_sent_while_the_link_is_
 #[test]
 fn a_held_certificate_goes_out_unconfirmed_while_the_link_is_down() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.cloud_down();
     b.advance(hours(25));
     b.forget();
@@ -297,7 +293,7 @@ fn a_held_certificate_goes_out_unconfirmed_while_the_link_is_down() {
 fn after_a_restart_without_a_trusted_clock_a_certificate_is_confirmed_first() {
     for trusted in [true, false] {
         let mut b = Bench::up();
-        b.to_await_ack(PUMP, "r1", 1);
+        b.reach_await_ack(PUMP, "r1", 1);
         b.trusted = trusted;
         b.restart();
         b.links_up();

@@ -9,7 +9,9 @@ use certrelay::{
 use serde_json::json;
 
 use crate::{
-    bench::{Bench, CORE, PUMP, bytes, crt_payload, csr_payload, days, hours, name, secs, settings},
+    bench::{
+        Bench, CORE, PUMP, bytes, crt_payload, csr_payload, days, hours, name, secs, settings,
+    },
     pki,
 };
 
@@ -47,13 +49,13 @@ fn a_damaged_record_is_reported_for_its_child() {
     let sent = b.last(Side::Cloud, Kind::CrtErr);
     assert_eq!((sent.to.as_str(), sent.field("code").as_deref()), (PUMP, Some("store-lost")));
     b.settle(PUMP, Kind::CrtErr);
-    b.to_done(PUMP, "r1", 1);
+    b.reach_done(PUMP, "r1", 1);
 }
 
 #[test]
 fn a_csr_that_is_lost_is_asked_for_again() {
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     b.forget();
     b.disk.bodies.remove(&(name(PUMP), Body::Csr));
     b.feed(Event::BodyLost { child: name(PUMP), lost: Lost::Csr(pki::digest(1)) });
@@ -69,7 +71,7 @@ fn a_csr_that_is_lost_is_asked_for_again() {
 fn a_csr_that_is_missing_when_its_signature_is_to_be_checked_is_asked_for_again() {
     let mut b = Bench::up();
     b.verify = false;
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.csr(PUMP, 1);
     b.advance(secs(6));
     b.disk.bodies.remove(&(name(PUMP), Body::Csr));
@@ -81,7 +83,7 @@ fn a_csr_that_is_missing_when_its_signature_is_to_be_checked_is_asked_for_again(
 #[test]
 fn a_certificate_that_is_lost_is_asked_for_again() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.disk.bodies.remove(&(name(PUMP), Body::Certificate));
     b.forget();
     let lost = Lost::Certificate(pki::id(&pki::certificate(PUMP, 1, 1)));
@@ -98,7 +100,7 @@ fn a_certificate_that_is_lost_is_asked_for_again() {
 #[ignore = "departure: the certificate of an earlier attempt is refused although its key waits"]
 fn a_cloud_that_answers_the_same_csr_with_the_same_certificate_gets_it_through() {
     let mut b = Bench::up();
-    let id = b.to_await_ack(PUMP, "r1", 1);
+    let id = b.reach_await_ack(PUMP, "r1", 1);
     // The cloud lost patience; the device still has its pending key and sends it again.
     b.request(PUMP, "r2");
     b.csr(PUMP, 1);
@@ -112,8 +114,8 @@ fn a_cloud_that_answers_the_same_csr_with_the_same_certificate_gets_it_through()
 #[ignore = "departure: the key of a certificate in use that another takes the place of is forgotten"]
 fn the_key_of_the_certificate_before_the_one_in_use_is_superseded() {
     let mut b = Bench::up();
-    b.to_done(PUMP, "r1", 1);
-    b.to_done(PUMP, "r2", 2);
+    b.reach_done(PUMP, "r1", 1);
+    b.reach_done(PUMP, "r2", 2);
     b.forget();
     b.local_dup(PUMP, Kind::CsrRes, &csr_payload(&pki::csr(PUMP, 1)));
     b.expect(PUMP, "done");
@@ -127,7 +129,7 @@ fn the_key_of_the_certificate_before_the_one_in_use_is_superseded() {
 #[test]
 fn no_more_than_twenty_thousand_records_are_kept_and_those_there_go_on() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     let record = b.disk.records[&name(PUMP)].clone();
     for n in 1..MOST_RECORDS {
         b.disk.records.insert(name(&format!("filler-{n}")), record.clone());
@@ -146,7 +148,7 @@ fn no_more_than_twenty_thousand_records_are_kept_and_those_there_go_on() {
 #[test]
 fn a_store_without_room_takes_nothing_in_for_a_while_and_ends_what_it_has() {
     let mut b = Bench::up();
-    let id = b.to_await_ack(PUMP, "r1", 1);
+    let id = b.reach_await_ack(PUMP, "r1", 1);
     b.feed(Event::StoreFull);
     b.csr("pump-2", 2);
     b.request("pump-3", "r1");
@@ -165,7 +167,7 @@ fn certificates_that_do_not_end_in_the_anchors_are_refused_and_reported() {
     settings.anchors = Some(anchors);
     let mut b = Bench::with(settings);
     b.links_up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     let mut stranger = pki::certificate(PUMP, 1, 1);
     let last = stranger.len() - 1;
     stranger[last] ^= 1;

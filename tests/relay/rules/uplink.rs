@@ -10,8 +10,9 @@ use certrelay::{
 use serde_json::json;
 
 use crate::{
-    bench::{Answer, Bench, CORE, PUMP, bytes, csr_payload, days, hours, minutes, name, secs,
-        settings},
+    bench::{
+        Answer, Bench, CORE, PUMP, bytes, csr_payload, days, hours, minutes, name, secs, settings,
+    },
     pki,
 };
 
@@ -22,7 +23,7 @@ fn csrs(b: &Bench) -> Vec<String> {
 #[test]
 fn a_csr_goes_up_when_it_has_settled_and_only_the_newest() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     for key in 1..=4 {
         b.csr(PUMP, key);
         b.advance(secs(3));
@@ -41,7 +42,7 @@ fn a_csr_goes_up_when_it_has_settled_and_only_the_newest() {
 #[test]
 fn no_more_than_one_csr_a_minute_of_a_child_goes_up_and_none_is_refused() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     for key in 0..60 {
         b.csr(PUMP, 1 + key % 9);
         b.request(PUMP, "r1");
@@ -58,7 +59,7 @@ fn no_more_than_one_csr_a_minute_of_a_child_goes_up_and_none_is_refused() {
 #[ignore = "departure: each time that the link comes up a copy goes, however lately the last went"]
 fn no_more_than_one_csr_a_minute_goes_up_over_a_link_that_flaps() {
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     b.forget();
     for _ in 0..30 {
         b.cloud_down();
@@ -71,7 +72,7 @@ fn no_more_than_one_csr_a_minute_goes_up_over_a_link_that_flaps() {
 #[test]
 fn a_csr_is_repeated_between_a_minute_and_an_hour_until_it_is_answered() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.csr(PUMP, 1);
     b.advance(days(1));
     let sent = b.sent(Side::Cloud, Kind::CsrRes);
@@ -85,7 +86,7 @@ fn a_csr_is_repeated_between_a_minute_and_an_hour_until_it_is_answered() {
 #[test]
 fn a_csr_goes_up_as_soon_as_the_link_is_up_again() {
     let mut b = Bench::up();
-    b.to_await_cert(PUMP, "r1", 1);
+    b.reach_await_cert(PUMP, "r1", 1);
     b.advance(hours(6));
     b.cloud_down();
     b.forget();
@@ -98,7 +99,7 @@ fn a_csr_goes_up_as_soon_as_the_link_is_up_again() {
 #[test]
 fn the_signature_is_checked_once_and_only_for_what_goes_up() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.csr(PUMP, 1);
     b.csr(PUMP, 2);
     b.advance(secs(4));
@@ -112,7 +113,7 @@ fn the_signature_is_checked_once_and_only_for_what_goes_up() {
 fn nothing_goes_up_before_its_signature_is_checked() {
     let mut b = Bench::up();
     b.verify = false;
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.csr(PUMP, 1);
     b.advance(hours(1));
     assert!(csrs(&b).is_empty());
@@ -125,7 +126,7 @@ fn nothing_goes_up_before_its_signature_is_checked() {
 fn the_check_of_a_key_that_was_replaced_meanwhile_says_nothing_about_the_new_one() {
     let mut b = Bench::up();
     b.verify = false;
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.csr(PUMP, 1);
     b.advance(secs(6));
     b.csr(PUMP, 2);
@@ -138,7 +139,7 @@ fn the_check_of_a_key_that_was_replaced_meanwhile_says_nothing_about_the_new_one
 #[test]
 fn a_bad_signature_is_reported_and_the_child_asked_for_another_csr() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.forget();
     b.local(PUMP, Kind::CsrRes, &csr_payload(&pki::badly_signed_csr(PUMP, 1)));
     b.advance(secs(6));
@@ -174,7 +175,7 @@ fn notices_go_first_then_who_expires_soonest_then_who_waits_longest() {
     }
     b.request("old", "r1");
     b.request("young", "r1");
-    let id = b.to_await_ack("acks", "r1", 1);
+    let id = b.reach_await_ack("acks", "r1", 1);
     b.cloud_down();
     for (key, child) in [(2, "old"), (3, "young"), (4, "late"), (5, "soon")] {
         b.csr(child, key);
@@ -186,12 +187,8 @@ fn notices_go_first_then_who_expires_soonest_then_who_waits_longest() {
     b.forget();
     b.cloud_up();
     b.advance(secs(30));
-    let order: Vec<&str> = b
-        .published
-        .iter()
-        .filter(|p| p.side == Side::Cloud)
-        .map(|p| p.to.as_str())
-        .collect();
+    let order: Vec<&str> =
+        b.published.iter().filter(|p| p.side == Side::Cloud).map(|p| p.to.as_str()).collect();
     let mut first = order[..2].to_vec();
     first.sort_unstable();
     assert_eq!(first, ["acks", "errs"]);
@@ -203,7 +200,7 @@ fn no_child_takes_anothers_turn_by_sending_much() {
     let mut b = Bench::with(Settings { messages_per_second: NonZeroU32::new(1), ..settings() });
     b.links_up();
     for child in ["busy", PUMP] {
-        b.to_await_csr(child, "r1");
+        b.reach_await_csr(child, "r1");
     }
     for n in 0..200 {
         b.csr("busy", n % 9);
@@ -290,7 +287,7 @@ fn a_rotation_that_the_cloud_asked_for_does_not_wait_for_those_nobody_asked_for(
     for n in 0..180 {
         b.csr(&format!("pump-{n}"), 1);
     }
-    b.to_await_csr("asked", "r1");
+    b.reach_await_csr("asked", "r1");
     b.csr("asked", 2);
     b.advance(secs(7));
     assert!(csrs(&b).iter().any(|to| to == "asked"));

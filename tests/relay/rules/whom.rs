@@ -59,7 +59,7 @@ fn nothing_for_the_core_goes_to_the_floor() {
 #[ignore = "departure: a record that a former child left is served although it is the core's name"]
 fn nothing_for_the_core_goes_to_the_floor_when_it_was_a_child_before() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.settings = Settings { core: name(PUMP), ..settings() };
     b.restart();
     b.links_up();
@@ -72,7 +72,7 @@ fn nothing_for_the_core_goes_to_the_floor_when_it_was_a_child_before() {
 #[ignore = "departure: the record of a device that no glob matches any more is served on"]
 fn a_device_that_is_no_longer_served_is_left_alone() {
     let mut b = Bench::up();
-    b.to_await_ack(PUMP, "r1", 1);
+    b.reach_await_ack(PUMP, "r1", 1);
     b.settings = Settings { children: Children::new(["valve-*"]), ..settings() };
     b.restart();
     b.links_up();
@@ -126,7 +126,7 @@ fn no_more_than_a_thousand_devices_are_tried() {
     }
     assert_eq!(b.counted(Side::Cloud, Reason::Tried), 1_000);
     assert_eq!(b.counted(None, Reason::TooManyRecords), 100);
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.advance(days(2));
     b.cloud("late", Kind::CsrReq, b"{}");
     assert_eq!(b.counted(Side::Cloud, Reason::Tried), 1_001, "trials end and make room");
@@ -267,7 +267,7 @@ fn a_device_whose_roster_entry_lapsed_is_tried_even_while_its_record_is_kept() {
     let mut b = Bench::up();
     b.bare_ack(PUMP);
     b.advance(days(60));
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.advance(days(31));
     b.settle(PUMP, Kind::CrtErr);
     b.expect(PUMP, "done");
@@ -288,7 +288,7 @@ fn a_certificate_for_nobody_makes_a_record_only_when_it_names_our_core() {
 #[test]
 fn a_child_that_was_never_heard_expires_in_silence() {
     let mut b = Bench::up();
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.advance(days(30) + hours(2));
     b.expect(PUMP, "none");
     assert!(b.published.iter().all(|p| p.side == Side::Local));
@@ -299,7 +299,7 @@ fn a_child_that_was_never_heard_expires_in_silence() {
 fn a_child_that_was_heard_expires_with_a_word() {
     let mut b = Bench::up();
     b.bare_ack(PUMP);
-    b.to_await_csr(PUMP, "r1");
+    b.reach_await_csr(PUMP, "r1");
     b.advance(days(31));
     assert_eq!(b.errors()[0], "expired");
 }
@@ -307,7 +307,7 @@ fn a_child_that_was_heard_expires_with_a_word() {
 #[test]
 fn a_record_of_no_use_is_forgotten_after_90_days_and_one_with_a_notice_is_kept() {
     let mut b = Bench::up();
-    b.to_done(PUMP, "r1", 1);
+    b.reach_done(PUMP, "r1", 1);
     b.advance(days(89));
     b.expect(PUMP, "done");
     b.advance(days(2));
@@ -315,7 +315,7 @@ fn a_record_of_no_use_is_forgotten_after_90_days_and_one_with_a_notice_is_kept()
     assert!(b.disk.records.is_empty() && b.disk.bodies.is_empty());
 
     let mut b = Bench::up();
-    let id = b.to_await_ack(PUMP, "r1", 1);
+    let id = b.reach_await_ack(PUMP, "r1", 1);
     b.cloud_down();
     b.ack(PUMP, id);
     b.advance(days(200));
