@@ -224,6 +224,19 @@ fn a_bare_ack_is_stale_when_this_very_certificate_was_not_sent() {
     b.bare_ack(PUMP);
     assert_stale(&b);
 
+    // The one that took its place on the same connection waits for its time.
+    let mut b = Bench::up();
+    b.reach_await_ack(PUMP, "r1", 1);
+    let until = b.unix() + 86_400;
+    let mut payload: serde_json::Value =
+        serde_json::from_slice(&crt_payload(&pki::certificate(PUMP, 1, 2))).expect("an object");
+    payload["holdUntil"] = until.into();
+    b.cloud(PUMP, Kind::Crt, &bytes(payload));
+    b.bare_ack(PUMP);
+    b.bare_ack(PUMP);
+    assert_stale(&b);
+    assert_eq!(b.counted(Side::Local, Reason::StaleAck), 2);
+
     // A held certificate was never sent, because the cloud said to wait.
     let mut b = Bench::up();
     b.reach_await_cert(PUMP, "r1", 1);

@@ -69,6 +69,7 @@ fn only_a_receipt_of_this_very_notice_counts() {
     b.cloud(PUMP, Kind::CrtAck, &bytes(theirs));
     b.cloud(PUMP, Kind::CrtAck, &bytes(json!({ "core": "core-1" })));
     let mid = b.last(Side::Cloud, Kind::CrtAck).mid().to_string();
+    b.cloud(PUMP, Kind::CrtAck, &bytes(json!({ "mid": mid })));
     b.cloud("pump-2", Kind::CrtAck, &bytes(json!({ "core": "core-1", "mid": mid })));
     b.cloud(PUMP, Kind::CrtAck, &bytes(json!({ "core": "core-2", "mid": mid })));
     assert!(matches!(reached(&b), Some(Reached::Here { .. })));

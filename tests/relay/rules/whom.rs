@@ -222,6 +222,18 @@ fn a_device_is_on_the_roster_for_90_days_after_it_was_heard() {
 }
 
 #[test]
+fn each_message_keeps_a_device_on_the_roster() {
+    let mut b = Bench::up();
+    for _ in 0..4 {
+        b.bare_ack(PUMP);
+        b.advance(days(40));
+    }
+    b.advance(days(40));
+    b.cloud(PUMP, Kind::CsrReq, b"{}");
+    b.expect(PUMP, "await-csr");
+}
+
+#[test]
 fn the_roster_outlives_a_restart() {
     let mut b = Bench::up();
     b.bare_ack(PUMP);
