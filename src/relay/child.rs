@@ -23,7 +23,7 @@ use crate::{
     wire::{CertificateId, KeyDigest, Mid, ThingName},
 };
 
-/// A child that is on the roster because it was heard stays there for so long.
+/// A child that was heard is on the roster, that is, keeps its record, for so long.
 pub(super) const ROSTER: Duration = Duration::from_secs(90 * 86_400);
 
 /// A child's CSR goes to the cloud no more often than this.
@@ -252,11 +252,6 @@ impl Child {
             self.record.heard = Some(Occurred { at: Stamp::now(now) });
             self.changed = true;
         }
-    }
-
-    /// Whether the child was heard here within the time that keeps it on the roster.
-    pub fn on_roster(&self, now: Now) -> bool {
-        self.record.heard.is_some_and(|heard| !heard.at.is_older_than(ROSTER, now))
     }
 
     /// Whether the device was ever heard here.
