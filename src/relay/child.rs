@@ -181,9 +181,9 @@ pub(super) enum Signature {
 
 /// How far a bare ack has come to count.
 ///
-/// A bare ack may be one that the device sends at each start, about its old certificate. So the
-/// first one is answered with one more copy of the certificate, which the device is there to get;
-/// the next bare ack, or a day in which it does not complain, counts.
+/// A bare ack may be one that the device sends at each start, about its old certificate, while the
+/// new one was never received. So the first is answered with one more copy of the certificate,
+/// which the device is there to get; the next bare ack counts. Silence never does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Echo {
     /// No bare ack yet.
@@ -191,8 +191,8 @@ pub(super) enum Echo {
     Silent,
     /// One came; the copy that answers it is to be sent.
     Owed,
-    /// The copy was sent then, on that connection.
-    Sent(Tick, ConnectionId),
+    /// The copy was sent on that connection.
+    Sent(ConnectionId),
 }
 
 impl Child {

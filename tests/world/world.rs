@@ -144,7 +144,7 @@ impl World {
             sequence: 0,
             acknowledged: vec![],
             steps: 0,
-            trace: false,
+            trace: std::env::var_os("CERTRELAY_TRACE").is_some(),
             acked: BTreeSet::new(),
         };
         world.plan(DAY, Happening::Sweep);
@@ -570,7 +570,7 @@ impl World {
         for device in 0..self.devices.len() {
             self.act(Act::Ask(device));
         }
-        self.trace = std::env::var_os("CERTRELAY_TRACE").is_some();
+
         self.run(2 * DAY);
         for (device, before) in self.devices.iter().zip(before) {
             let rotated = device.current != before;
