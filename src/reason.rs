@@ -58,6 +58,8 @@ reasons! {
     BridgeLoop = "bridge-loop",
     /// The device sends more than is read.
     Flood = "flood",
+    /// Messages that need no acknowledgement came faster than they were read.
+    Shed = "shed",
     /// Handling the message failed twice by a fault of the gateway.
     Poison = "poison",
 

@@ -271,7 +271,7 @@ fn the_status_is_shown_as_json() {
         "core": "core-1",
         "links": {"local": {"state": "up"}, "cloud": {"state": "down", "why": "refused\n\u{1b}[2J"}},
         "store": {},
-        "counters": {"local": {"flood": 2}, "cloud": {}},
+        "counters": {"local": {"flood": 2}, "cloud": {}, "gateway": {}},
         "totals": {"await-csr": 0, "await-cert": 0, "await-ack": 1, "done": 0},
         "children": [{
             "child": "pump-1", "state": "await-ack", "attempts": 3,

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 pub use host::{Host, ThisHost};
 
+pub use crate::links::tls::TlsFiles;
 use crate::{relay, schedule::ClockTrust, wire::escape};
 
 /// Every setting, checked.
@@ -61,17 +62,6 @@ impl MqttLink {
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
-}
-
-/// The three PEM files of mTLS. Read anew at every connect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The CAs that the broker's certificate may chain to.
-    pub ca: PathBuf,
-    /// Our certificate, leaf first.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
 }
 
 /// What is logged, and how.

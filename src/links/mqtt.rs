@@ -16,6 +16,7 @@
 //! a message and never speaks plain TCP to another machine. Publishes beyond [`Options::queue`] that the broker has not acknowledged are
 //! answered [`SendError::Offline`] at once.
 
+mod end;
 mod session;
 
 use std::{
@@ -34,7 +35,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use self::session::{End, Purpose, Session};
+use self::{
+    end::End,
+    session::{Purpose, Session},
+};
 use super::{
     ConnectionId, Link, LinkCommand, LinkEvent, Qos, SendError,
     outlet::Outlet,

@@ -87,6 +87,8 @@ pub enum Event {
     },
     /// The store was damaged, set aside and begun anew: what it held is lost.
     StoreLost,
+    /// The store has no room: for a while nothing is taken in that would make it grow.
+    StoreFull,
     /// It is time; [`Relay::next_wakeup`](super::Relay::next_wakeup) said so.
     Wakeup,
 }

@@ -124,6 +124,7 @@ impl Relay {
         out: &mut Outcome,
     ) -> Result<(), Reason> {
         match kind {
+            Kind::CsrReq | Kind::Crt if self.is_full(now) => return Err(Reason::StoreFull),
             Kind::CsrReq => {
                 let request = CsrReq::parse(payload).map_err(reason_of)?;
                 self.on_request(now, name, request, out);
@@ -222,6 +223,9 @@ impl Relay {
         }
         let arrival = self.local.arrival(message);
         let said = Said::parse(kind, &message.payload)?;
+        if self.is_full(now) && matches!(said, Said::Csr(_)) {
+            return Err(Reason::StoreFull);
+        }
         self.admit_speaker(now, name).ok_or(Reason::TooManyRecords)?;
         self.with_child(now, name, out, |child, scene| {
             child.heard(now);

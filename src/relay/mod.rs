@@ -29,7 +29,10 @@ mod roster;
 mod settings;
 mod status;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use child::{Child, Scene};
 use cloud::Cloud;
@@ -60,6 +63,9 @@ pub const MOST_RECORDS: usize = 20_000;
 /// The most devices that are tried without a record.
 const MOST_TRIALS: usize = 1_000;
 
+/// A store without room is tried again after so long.
+const FULL_FOR: Duration = Duration::from_secs(600);
+
 /// The newest time that was trusted is stored to this many milliseconds.
 const SEEN_TO: u64 = 60_000;
 
@@ -81,6 +87,8 @@ pub struct Relay {
     /// The newest trusted time that is stored.
     seen: Option<Timestamp>,
     clock_is_trusted: bool,
+    /// The store had no room; until then nothing is taken in that would make it grow.
+    full_until: Option<Tick>,
 }
 
 impl Relay {
@@ -107,6 +115,7 @@ impl Relay {
             unsolicited: Turns::default(),
             seen: snapshot.seen,
             clock_is_trusted: false,
+            full_until: None,
         };
         for (name, record) in snapshot.records {
             let child = Child::restored(record, now, &relay.settings, &mut relay.rng);
@@ -146,6 +155,7 @@ impl Relay {
                 self.with_child(now, &child, out, |child, scene| child.on_lost(scene, lost));
             }
             Event::StoreLost => self.on_store_lost(now, out),
+            Event::StoreFull => self.full_until = Some(now.tick + FULL_FOR),
             Event::Wakeup => {}
         }
         self.advance(now, out);
@@ -170,9 +180,14 @@ impl Relay {
         &self.counters
     }
 
-    /// Counts what only the driver can see.
-    pub fn count(&mut self, side: Option<Side>, reason: Reason) {
-        self.counters.count(side, reason);
+    /// Goes on counting from what an earlier relay of the same process counted.
+    pub fn count_on(&mut self, counters: Counters) {
+        self.counters = counters;
+    }
+
+    /// Counts what only the driver can see, so many times.
+    pub fn count(&mut self, side: Option<Side>, reason: Reason, times: u64) {
+        self.counters.count_many(side, reason, times);
     }
 
     /// What is known of the link to the cloud.
@@ -183,6 +198,11 @@ impl Relay {
     /// Whether the local link stands, and whether its barrier has come back.
     pub fn local_state(&self) -> (bool, bool) {
         (self.local.is_up(), self.local.is_past_barrier())
+    }
+
+    /// How many records there are.
+    pub fn children(&self) -> usize {
+        self.children.len()
     }
 
     /// A child's record.
@@ -226,8 +246,17 @@ impl Relay {
             self.counters.count(None, Reason::TooManyRecords);
             return None;
         }
+        if self.is_full(now) {
+            self.counters.count(None, Reason::StoreFull);
+            return None;
+        }
         self.children.insert(name.clone(), Child::new(now));
         Some(())
+    }
+
+    /// Whether nothing is taken in that would make the store grow.
+    fn is_full(&self, now: Now) -> bool {
+        self.full_until.is_some_and(|until| now.tick < until)
     }
 
     fn on_sent(

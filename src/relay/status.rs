@@ -12,7 +12,11 @@ pub struct Counters(BTreeMap<(Option<Side>, Reason), u64>);
 
 impl Counters {
     pub(super) fn count(&mut self, side: Option<Side>, reason: Reason) {
-        *self.0.entry((side, reason)).or_default() += 1;
+        self.count_many(side, reason, 1);
+    }
+
+    pub(super) fn count_many(&mut self, side: Option<Side>, reason: Reason, times: u64) {
+        *self.0.entry((side, reason)).or_default() += times;
     }
 
     /// How often one thing was decided.

@@ -146,6 +146,8 @@ pub struct Counters {
     pub local: BTreeMap<Reason, u64>,
     /// By messages of the cloud.
     pub cloud: BTreeMap<Reason, u64>,
+    /// By neither: the gateway's own doing.
+    pub gateway: BTreeMap<Reason, u64>,
 }
 
 /// What a child's rotation waits for.

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use super::{LinkState, LinkStatus, Row, RowState, STALE_AFTER, StatusSnapshot, Store, Summary};
+use super::{
+    Counters, LinkState, LinkStatus, Row, RowState, STALE_AFTER, StatusSnapshot, Store, Summary,
+};
 use crate::{schedule::Timestamp, wire::escape};
 
 /// Whether a snapshot still says how things are.
@@ -117,17 +119,18 @@ fn store(store: &Store, now: Timestamp) -> String {
 }
 
 fn counters(out: &mut impl Write, summary: &Summary) -> fmt::Result {
-    let (local, cloud) = (&summary.counters.local, &summary.counters.cloud);
-    let reasons: BTreeSet<_> = local.keys().chain(cloud.keys()).collect();
+    let Counters { local, cloud, gateway } = &summary.counters;
+    let reasons: BTreeSet<_> = local.keys().chain(cloud.keys()).chain(gateway.keys()).collect();
     if reasons.is_empty() {
         return Ok(());
     }
     let rows = reasons.iter().map(|reason| {
-        let count = |of: Option<&u64>| of.unwrap_or(&0).to_string();
-        [reason.to_string(), count(local.get(reason)), count(cloud.get(reason))]
+        let [local, cloud, gateway] = [local, cloud, gateway]
+            .map(|side| side.get(reason).copied().unwrap_or_default().to_string());
+        [reason.to_string(), local, cloud, gateway]
     });
     writeln!(out)?;
-    table(out, ["reason", "local", "cloud"], rows)
+    table(out, ["reason", "local", "cloud", "gateway"], rows)
 }
 
 fn children(out: &mut impl Write, children: &[Row], now: Timestamp) -> fmt::Result {

@@ -34,6 +34,7 @@ fn summary() -> Summary {
         counters: Counters {
             local: BTreeMap::from([(Reason::ReservedName, 12), (Reason::Flood, 3)]),
             cloud: BTreeMap::from([(Reason::Flood, 40)]),
+            gateway: BTreeMap::new(),
         },
         totals: BTreeMap::from([(RowState::AwaitCsr, 1), (RowState::Done, 1)]),
     }

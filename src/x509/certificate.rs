@@ -316,8 +316,8 @@ mod tests {
         assert_eq!(at(&whole, &root, None), Ok(()));
         assert_eq!(at(&whole, &root, Some(BEGIN - 60_000)), Ok(()));
         assert_eq!(at(&[leaf.clone(), stranger.der(), middle.der()], &root, Some(BEGIN)), Ok(()));
-        assert_eq!(at(&[leaf.clone()], &middle, Some(BEGIN)), Ok(()));
-        assert_eq!(at(&[leaf.clone()], &root, Some(BEGIN)), untrusted);
+        assert_eq!(at(std::slice::from_ref(&leaf), &middle, Some(BEGIN)), Ok(()));
+        assert_eq!(at(std::slice::from_ref(&leaf), &root, Some(BEGIN)), untrusted);
         assert_eq!(at(&whole, &stranger, Some(BEGIN)), untrusted);
         // The middle certificate ends on 2026-06-01, before the leaf.
         assert_eq!(at(&whole, &root, Some(END)), untrusted);

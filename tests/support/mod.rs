@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "compiled into each test binary, and each uses a part of it")]
 
+pub mod link;
 pub mod mosquitto;
 pub mod peer;
 pub mod pki;

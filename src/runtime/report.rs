@@ -1,0 +1,232 @@
+//! What people see: log lines, and the status snapshot.
+
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use super::clock::Clock;
+use crate::{
+    reason::Reason,
+    relay::{CloudState, Note, Relay, Side, Weight},
+    schedule::{Tick, Timestamp},
+    status::{
+        self, Counters, LinkState, LinkStatus, Links, Row, RowState, Store, StoreFailing, Summary,
+    },
+    wire::ThingName,
+};
+
+/// A snapshot is written no more often than this, and a little less often for each child.
+const SNAPSHOTS_APART: Duration = Duration::from_secs(1);
+
+/// A snapshot is written at least so often, so that nobody takes us for dead.
+const SNAPSHOTS_AT_LEAST: Duration = Duration::from_secs(30);
+
+/// The most log lines of one reason in a second.
+const LINES: u32 = 50;
+
+/// Logs decisions: one line each, but no more of one kind than a person could use.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    lines: HashMap<Reason, Lines>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    second: u64,
+    written: u32,
+    left_out: u64,
+}
+
+impl Journal {
+    pub(super) fn log(&mut self, note: &Note, now: Tick) {
+        let lines = self.lines.entry(note.reason).or_default();
+        if lines.second != now.0 / 1000 {
+            (lines.second, lines.written) = (now.0 / 1000, 0);
+        }
+        lines.written += 1;
+        if lines.written > LINES {
+            lines.left_out += 1;
+            return;
+        }
+        let left_out = std::mem::take(&mut lines.left_out);
+        let child = note.child.as_ref().map(ThingName::as_str).unwrap_or_default();
+        let side = note.side.map_or("", |side| if side == Side::Cloud { "cloud" } else { "local" });
+        let (state, reason) = (note.state, note.reason.as_str());
+        let detail = note.detail.as_deref().unwrap_or_default();
+        match note.weight {
+            Weight::Trace => tracing::debug!(child, state, reason, side, detail, left_out),
+            Weight::Step => tracing::info!(child, state, reason, side, detail, left_out),
+            Weight::Refused | Weight::Alarm => {
+                tracing::warn!(child, state, reason, side, detail, left_out);
+            }
+        }
+    }
+}
+
+/// What the snapshot says beyond what the relay knows.
+#[derive(Debug)]
+pub(super) struct Report {
+    core: ThingName,
+    started_at: Timestamp,
+    local: Standing,
+    cloud: Standing,
+    store: Store,
+    written: Option<Tick>,
+    changed: bool,
+}
+
+/// How a link stands, since when, and why it was last down.
+#[derive(Debug)]
+struct Standing {
+    state: LinkState,
+    since: Option<Timestamp>,
+    why: Option<String>,
+}
+
+impl Standing {
+    fn new() -> Self {
+        Self { state: LinkState::Down, since: None, why: None }
+    }
+
+    fn set(&mut self, state: LinkState, wall: Option<Timestamp>) {
+        if self.state != state {
+            (self.state, self.since) = (state, wall);
+        }
+    }
+
+    fn status(&self) -> LinkStatus {
+        LinkStatus { state: self.state, since: self.since, why: self.why.clone() }
+    }
+}
+
+impl Report {
+    pub(super) fn new(core: ThingName, started_at: Timestamp) -> Self {
+        Self {
+            core,
+            started_at,
+            local: Standing::new(),
+            cloud: Standing::new(),
+            store: Store::default(),
+            written: None,
+            changed: true,
+        }
+    }
+
+    /// Something happened that the snapshot may show.
+    pub(super) fn touch(&mut self) {
+        self.changed = true;
+    }
+
+    /// A link went down, or could not connect.
+    pub(super) fn down(&mut self, side: Side, why: String) {
+        self.changed = true;
+        match side {
+            Side::Cloud => self.cloud.why = Some(why),
+            Side::Local => self.local.why = Some(why),
+        }
+    }
+
+    /// The store fails.
+    pub(super) fn store_fails(&mut self, why: String, wall: Option<Timestamp>) {
+        self.changed = true;
+        let since = self.store.failing.as_ref().map_or(wall, |failing| failing.since);
+        self.store.failing = Some(StoreFailing { since, why });
+    }
+
+    /// The store works.
+    pub(super) fn store_works(&mut self) {
+        self.changed |= self.store.failing.take().is_some();
+    }
+
+    /// A damaged store was set aside.
+    pub(super) fn set_aside(&mut self, file: &Path) {
+        self.store.set_aside = file.file_name().map(|name| name.to_string_lossy().into_owned());
+    }
+
+    /// How long until the next snapshot is due.
+    pub(super) fn due_in(&self, now: Tick, children: usize) -> Duration {
+        let Some(written) = self.written else { return Duration::ZERO };
+        let apart = SNAPSHOTS_APART + Duration::from_millis(children as u64);
+        let pause = if self.changed { apart } else { SNAPSHOTS_AT_LEAST.max(apart) };
+        (written + pause) - now
+    }
+
+    /// Writes the snapshot.
+    pub(super) fn write(
+        &mut self,
+        dir: &Path,
+        clock: &mut Clock,
+        relay: Option<&Relay>,
+        ended: bool,
+    ) {
+        let now = clock.now();
+        self.written = Some(now.tick);
+        self.changed = false;
+        self.observe(relay, now.wall);
+        let summary = Summary {
+            version: status::VERSION,
+            written_at: clock.reading(),
+            clock_trusted: now.wall.is_some(),
+            ended,
+            pid: std::process::id(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            core: self.core.clone(),
+            links: Links { local: self.local.status(), cloud: self.cloud.status() },
+            store: self.store.clone(),
+            counters: counters(relay),
+            totals: totals(relay),
+        };
+        let rows = relay.into_iter().flat_map(Relay::rows).filter_map(row);
+        if let Err(error) = status::write(dir, &summary, rows) {
+            tracing::warn!(%error, "the status snapshot can't be written");
+        }
+    }
+
+    fn observe(&mut self, relay: Option<&Relay>, wall: Option<Timestamp>) {
+        let local = match relay.map(Relay::local_state) {
+            Some((true, true)) => LinkState::Up,
+            Some((true, false)) => LinkState::Unknown,
+            Some((false, _)) | None => LinkState::Down,
+        };
+        let cloud = match relay.map(Relay::cloud_state) {
+            Some(CloudState::Up) => LinkState::Up,
+            Some(CloudState::Unknown) => LinkState::Unknown,
+            Some(CloudState::Down) | None => LinkState::Down,
+        };
+        self.local.set(local, wall);
+        self.cloud.set(cloud, wall);
+    }
+}
+
+fn row(row: crate::relay::Row<'_>) -> Option<Row> {
+    Some(Row {
+        child: row.child.clone(),
+        state: RowState::ALL.into_iter().find(|state| state.as_str() == row.state)?,
+        since: row.since,
+        attempts: row.attempts,
+        expires: row.not_after,
+        reason: row.reason,
+        notices: row.notices,
+    })
+}
+
+fn totals(relay: Option<&Relay>) -> std::collections::BTreeMap<RowState, u64> {
+    let mut totals: std::collections::BTreeMap<RowState, u64> =
+        RowState::ALL.into_iter().map(|state| (state, 0)).collect();
+    for row in relay.into_iter().flat_map(Relay::rows).filter_map(row) {
+        *totals.entry(row.state).or_default() += 1;
+    }
+    totals
+}
+
+fn counters(relay: Option<&Relay>) -> Counters {
+    let mut counters = Counters::default();
+    for (side, reason, count) in relay.into_iter().flat_map(|relay| relay.counters().iter()) {
+        let of = match side {
+            Some(Side::Cloud) => &mut counters.cloud,
+            Some(Side::Local) => &mut counters.local,
+            None => &mut counters.gateway,
+        };
+        of.insert(reason, count);
+    }
+    counters
+}
