@@ -16,6 +16,12 @@
 //! and on copy-on-write file systems the old blocks may stay until the device reuses them: only an
 //! encrypted disk helps there.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this is where credential files are written"
+)]
+
 use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions},

@@ -1,7 +1,7 @@
 //! certrelay
 
 #![forbid(unsafe_code)]
-#![warn(missing_docs)]
+#![warn(missing_docs, clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod child;
 pub mod config;

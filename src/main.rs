@@ -4,8 +4,6 @@
 //! was asked for, and the log of `run`, goes to standard output: a nucleus records standard error
 //! as warnings. Errors go to standard error.
 
-#![expect(clippy::disallowed_methods, reason = "starting, signals and the reader's clock")]
-
 use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},

@@ -1,8 +1,5 @@
 //! The command line as a whole: what the real program prints, where, and with which exit code.
 
-#![expect(clippy::disallowed_methods, reason = "tests run programs and look at clocks and files")]
-#![expect(clippy::disallowed_types, reason = "tests run programs and look at clocks and files")]
-
 use std::{
     collections::BTreeMap,
     fs,

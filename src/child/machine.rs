@@ -118,7 +118,7 @@ impl Child {
             news: None,
         };
         child.reconcile(found.pending.csr);
-        child.finished = child.saved.finished.as_ref().map(|last| Stamp::stored(last.at));
+        child.finished = child.saved.finished.as_ref().map(|last| Stamp::from(last.at));
         let kept = [Some(child.current.generation), child.saved.previous, child.under_way()];
         child.wipes = found.generations;
         child.wipes.retain(|generation| !kept.contains(&Some(*generation)));
@@ -258,7 +258,7 @@ impl Child {
         }
         match (csr, asked) {
             (Some(csr), Some(asked)) => {
-                self.asked = Some(Asked { made: Stamp::stored(asked.made), csr });
+                self.asked = Some(Asked { made: Stamp::from(asked.made), csr });
                 self.csr_due = matches!(self.saved.stage, Stage::Waiting(_));
             }
             (None, _) if matches!(self.saved.stage, Stage::Waiting(_)) => {

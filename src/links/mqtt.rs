@@ -16,6 +16,8 @@
 //! a message and never speaks plain TCP to another machine. Publishes beyond [`Options::queue`] that the broker has not acknowledged are
 //! answered [`SendError::Offline`] at once.
 
+#![expect(clippy::disallowed_methods, reason = "a driver waits and runs as a task of its own")]
+
 mod end;
 mod session;
 

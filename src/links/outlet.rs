@@ -7,6 +7,8 @@
 //! another the driver may wait, with a deadline. Half of the channel is kept from messages that are
 //! not acknowledged, so that a flood of them does not stop the others.
 
+#![expect(clippy::disallowed_methods, reason = "a driver waits for a slow reader, for a while")]
+
 use std::{
     collections::VecDeque,
     convert::Infallible,

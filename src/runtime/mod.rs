@@ -9,6 +9,8 @@
 //! opened anew and the core restored from it, and both links connect anew, so that their brokers
 //! deliver again what was not acknowledged.
 
+#![expect(clippy::disallowed_methods, reason = "the loop waits")]
+
 mod clock;
 mod poison;
 mod report;

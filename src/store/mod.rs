@@ -6,6 +6,12 @@
 //! what is stored, never retries: after any error the handle is spent, and who holds it opens anew
 //! as [`StoreError::fate`] says.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the store is files and a thread of its own"
+)]
+
 mod disk;
 mod error;
 mod frame;

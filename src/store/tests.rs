@@ -57,7 +57,7 @@ fn put_record(number: usize) -> Write {
 }
 
 fn put_body(number: usize, body: Body, bytes: usize) -> Write {
-    Write::Body(thing(number), body, vec![number as u8; bytes])
+    Write::Body(thing(number), body, vec![u8::try_from(number % 256).unwrap(); bytes])
 }
 
 fn options(dir: &TempDir) -> Options {
@@ -399,7 +399,7 @@ fn damaged(sound: &[u8], rng: &mut fastrand::Rng) -> Vec<u8> {
     let mut bytes = sound.to_vec();
     match rng.u8(0..4) {
         0 | 1 => {
-            (0..rng.u8(1..=8)).for_each(|_| bytes[rng.usize(0..sound.len())] ^= 1 << rng.u8(0..8))
+            (0..rng.u8(1..=8)).for_each(|_| bytes[rng.usize(0..sound.len())] ^= 1 << rng.u8(0..8));
         }
         2 => bytes.truncate(rng.usize(0..sound.len())),
         _ => {

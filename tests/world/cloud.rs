@@ -176,7 +176,8 @@ impl Cloud {
         let header = self.header(name, cores);
         let thing = self.things.get_mut(name).expect("registered");
         let known = thing.certificates.iter().find(|c| c.key == key && c.state != State::Deleted);
-        let serial = known.map_or(thing.certificates.len() as u32, |c| c.serial);
+        let serial = known
+            .map_or_else(|| u32::try_from(thing.certificates.len()).expect("few"), |c| c.serial);
         let (der, id) = pki::certificate(key, serial);
         if known.is_none() {
             let (state, retire, acked) = (State::Active, None, false);
