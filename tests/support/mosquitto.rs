@@ -138,8 +138,7 @@ impl Setup {
         }
         super::write(&dir.join("mosquitto.conf"), self.config(&dir, port));
         let persistence = self.persistence;
-        let mut broker =
-            Mosquitto { dir, _temporary: temporary, port, persistence, process: None };
+        let mut broker = Mosquitto { dir, _temporary: temporary, port, persistence, process: None };
         broker.start();
         broker
     }
