@@ -352,3 +352,6 @@ fn before(time: Timestamp, by: Duration) -> Timestamp {
 fn der(pem_text: &str) -> Vec<u8> {
     pem::parse(pem_text).expect("written here").into_contents()
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,7 @@ mod support;
 use std::{path::Path, process::ExitCode};
 
 use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What a shell says of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -40,10 +41,14 @@ fn run() -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut dir = Folder(tempfile::Builder::new().prefix("certrelay-factory-").tempdir()?);
     dir.0.disable_cleanup(true);
+    let _inside = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let played = runtime.block_on(async {
         tokio::select! {
             report = play(dir.0.path()) => Some(report),
-            _ = tokio::signal::ctrl_c() => None,
+            _ = interrupt.recv() => None,
+            _ = terminate.recv() => None,
         }
     });
     let Some(report) = played else {

@@ -11,7 +11,7 @@ use certrelay::{schedule::Timestamp, wire::ThingName};
 
 use crate::{
     cloud::Cloud,
-    process::Process,
+    process::{self, Process},
     support::{
         self,
         mosquitto::{Mosquitto, Setup},
@@ -156,11 +156,11 @@ impl Plant {
         Process::new(&self.programs.join("certrelay-child"), arguments, log)
     }
 
-    /// Prints the gateway's status.
-    pub fn status(&self) -> Process {
-        let work_dir = self.work_dir().into();
-        let arguments = ["status".into(), "--json".into(), "--work-dir".into(), work_dir];
-        Process::new(&self.programs.join("certrelay"), arguments, self.dir.join("status.json"))
+    /// What `certrelay status --json` prints.
+    pub fn status(&self) -> anyhow::Result<Vec<u8>> {
+        let arguments = ["status".into(), "--json".into(), "--work-dir".into()];
+        let arguments = arguments.into_iter().chain([self.work_dir().into()]);
+        process::output(&self.programs.join("certrelay"), arguments)
     }
 
     /// The gateway's work directory.

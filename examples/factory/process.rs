@@ -44,15 +44,6 @@ impl Process {
         Ok(())
     }
 
-    /// Runs it to its end; what it wrote to standard output.
-    pub fn output(&self) -> anyhow::Result<Vec<u8>> {
-        let output = Command::new(&self.program).args(&self.arguments).output()?;
-        if !output.status.success() {
-            bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(output.stdout)
-    }
-
     /// Its exit status, once it has ended by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().ok()?
@@ -81,6 +72,18 @@ impl Process {
     pub fn has_said(&self, text: &str) -> bool {
         fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text))
     }
+}
+
+/// Runs a program to its end; what it wrote to standard output.
+pub fn output(
+    program: &Path,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> anyhow::Result<Vec<u8>> {
+    let output = Command::new(program).args(arguments).output()?;
+    if !output.status.success() {
+        bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(output.stdout)
 }
 
 impl Drop for Process {

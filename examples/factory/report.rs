@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::bail;
 use certrelay::{
     install::Credentials,
     status::{RowState, StatusSnapshot},
@@ -54,11 +54,9 @@ pub fn is_settled(status: &StatusSnapshot) -> bool {
 pub async fn measure(
     plant: &Plant,
     cloud: &Shared,
-    status: &[u8],
+    status: anyhow::Result<Vec<u8>>,
     time: Duration,
-) -> anyhow::Result<Report> {
-    let status: StatusSnapshot =
-        serde_json::from_slice(status).context("what `certrelay status --json` printed")?;
+) -> Report {
     let names: Vec<ThingName> = cloud::lock(cloud).devices().keys().cloned().collect();
     let mut report = Report { rows: Vec::new(), time, complaints: Vec::new() };
     for name in names {
@@ -66,10 +64,25 @@ pub async fn measure(
         let cloud = cloud::lock(cloud);
         report.rows.push(row(&cloud, &name, &cloud.devices()[&name], connected));
     }
-    if !is_settled(&status) || status.children.len() != report.rows.len() {
-        report.complain("the gateway's status does not say that all is done and told".to_owned());
+    if let Err(why) = check_status(status, report.rows.len()) {
+        report.complain(format!("certrelay status: {why:#}"));
     }
-    Ok(report)
+    report
+}
+
+fn check_status(printed: anyhow::Result<Vec<u8>>, devices: usize) -> anyhow::Result<()> {
+    let status: StatusSnapshot = serde_json::from_slice(&printed?)?;
+    let (listed, notices) = (
+        status.children.len(),
+        status.children.iter().map(|row| u32::from(row.notices)).sum::<u32>(),
+    );
+    if listed != devices || !is_settled(&status) {
+        let done = status.children.iter().filter(|row| row.state == RowState::Done).count();
+        bail!(
+            "{done} of {listed} devices are done, and the cloud has yet to hear {notices} notices"
+        );
+    }
+    Ok(())
 }
 
 impl Report {

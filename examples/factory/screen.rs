@@ -15,6 +15,9 @@ const WIDTH: usize = 78;
 /// How many of the last events the block shows.
 const EVENTS: usize = 5;
 
+/// A block in which only the time has changed is drawn again after this.
+const FRAME: Duration = Duration::from_millis(100);
+
 /// Without a terminal there is at most one line of figures in this time.
 const APART: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,7 @@ pub struct Screen {
     events: VecDeque<String>,
     /// Lines of the block that stand on the terminal.
     drawn: usize,
+    drawn_at: Option<Instant>,
     /// The last line of figures, and when it was printed.
     printed: Option<(String, Instant)>,
 }
@@ -54,6 +58,7 @@ impl Screen {
             scene: Scene::default(),
             events: VecDeque::new(),
             drawn: 0,
+            drawn_at: None,
             printed: None,
         }
     }
@@ -65,9 +70,13 @@ impl Screen {
 
     /// Shows how things stand now.
     pub fn show(&mut self, scene: Scene) {
+        let is_due = self.drawn_at.is_none_or(|at| at.elapsed() >= FRAME) || self.scene != scene;
         self.scene = scene;
         if self.is_terminal {
-            return self.draw();
+            if is_due {
+                self.draw();
+            }
+            return;
         }
         let line = self.figures();
         let is_news =
@@ -129,9 +138,9 @@ impl Screen {
         }
         for line in &lines {
             let line: String = line.chars().take(WIDTH).collect();
-            write!(out, "\x1b[2K{line}\n").expect("a string takes everything");
+            writeln!(out, "\x1b[2K{line}").expect("a string takes everything");
         }
-        self.drawn = lines.len();
+        (self.drawn, self.drawn_at) = (lines.len(), Some(Instant::now()));
         write_out(&out);
     }
 

@@ -58,14 +58,8 @@ struct Story<'a> {
 /// Plays it all. What runs has ended when this returns, or is dropped.
 pub async fn play(plant: &Plant, cloud: cloud::Cloud) -> anyhow::Result<Report> {
     let mut story = Story::begin(plant, cloud).await?;
-    story.start_the_first().await?;
-    story.ask().await?;
-    story.cut_the_link().await?;
-    story.kill_the_gateway().await?;
-    story.restore_the_link().await?;
-    story.start_the_late().await?;
-    let outcome = story.wait_for_the_end().await;
-    story.end(outcome).await
+    let outcome = story.run().await;
+    Ok(story.end(outcome).await)
 }
 
 impl<'a> Story<'a> {
@@ -88,6 +82,16 @@ impl<'a> Story<'a> {
             application: tokio::spawn(application.run()),
             link_is_cut: false,
         })
+    }
+
+    async fn run(&mut self) -> anyhow::Result<()> {
+        self.start_the_first().await?;
+        self.ask().await?;
+        self.cut_the_link().await?;
+        self.kill_the_gateway().await?;
+        self.restore_the_link().await?;
+        self.start_the_late().await?;
+        self.wait_for_the_end().await
     }
 
     async fn start_the_first(&mut self) -> anyhow::Result<()> {
@@ -138,7 +142,7 @@ impl<'a> Story<'a> {
         .await?;
         let held = self.number(RowState::AwaitCert);
         self.gateway.kill();
-        self.tell(&format!("the gateway is killed (SIGKILL) while it holds {held} CSRs"));
+        self.tell(&format!("the gateway is killed (SIGKILL): {held} CSRs wait for certificates"));
         if held == 0 {
             bail!("the cut came too late: no CSR was under way");
         }
@@ -190,18 +194,18 @@ impl<'a> Story<'a> {
     }
 
     /// Stops the devices, so that their client ids are free, and measures.
-    async fn end(mut self, outcome: anyhow::Result<()>) -> anyhow::Result<Report> {
+    async fn end(mut self, outcome: anyhow::Result<()>) -> Report {
         let time = self.screen.elapsed();
-        let status = self.plant.status().output()?;
+        let status = self.plant.status();
         self.application.abort();
         for (_, agent) in &mut self.agents {
             agent.kill();
         }
-        let mut report = report::measure(self.plant, &self.cloud, &status, time).await?;
+        let mut report = report::measure(self.plant, &self.cloud, status, time).await;
         if let Err(why) = outcome {
             report.complain(format!("{why:#}"));
         }
-        Ok(report)
+        report
     }
 
     /// Waits for a condition; meanwhile everything is watched and shown.
