@@ -72,6 +72,23 @@ enum Happening {
     Lost { gateway: usize, restarts: u64, child: ThingName, lost: Lost },
 }
 
+impl Happening {
+    fn brief(&self) -> String {
+        match self {
+            Self::AtCloud { topic, payload, .. }
+            | Self::AtGateway { topic, payload, .. }
+            | Self::AtFloor { topic, payload, .. } => {
+                let header = certrelay::wire::Header::read(payload);
+                let name = format!("{self:?}");
+                let name = name.split(' ').next().unwrap_or_default().to_owned();
+                format!("{name} {topic} {:?} {:?}", header.rotation, header.core)
+            }
+            Self::AtDevice { device, kind, .. } => format!("AtDevice {device} {kind}"),
+            other => format!("{other:?}"),
+        }
+    }
+}
+
 pub struct World {
     pub now: u64,
     rng: fastrand::Rng,
@@ -89,6 +106,8 @@ pub struct World {
     /// Every local message that a gateway acknowledged, in order.
     pub acknowledged: Vec<(String, Vec<u8>)>,
     pub steps: u64,
+    /// Every step is printed.
+    trace: bool,
     /// Certificates that were acknowledged to the cloud.
     pub acked: BTreeSet<(ThingName, certrelay::wire::CertificateId)>,
 }
@@ -125,6 +144,7 @@ impl World {
             sequence: 0,
             acknowledged: vec![],
             steps: 0,
+            trace: std::env::var_os("CERTRELAY_TRACE").is_some(),
             acked: BTreeSet::new(),
         };
         world.plan(DAY, Happening::Sweep);
@@ -154,6 +174,9 @@ impl World {
             let Reverse((at, _, what)) = self.heap.pop().expect("peeked");
             self.now = at;
             self.steps += 1;
+            if self.trace {
+                println!("{at} {}", what.brief());
+            }
             self.happen(what);
             self.check();
         }
@@ -437,6 +460,9 @@ impl World {
                 let acked = self.gateways[gateway].ack(delivery);
                 self.acknowledged.extend(acked.filter(|_| gateway == 0));
             }
+            Effect::Note(note) if self.trace => {
+                println!("{} note {:?} {} {}", self.now, note.child, note.state, note.reason);
+            }
             Effect::Ack(Side::Cloud, _) | Effect::Note(_) => {}
             Effect::Verify { child, key } => {
                 self.plan(1, Happening::Verified { gateway, restarts, child, key });
@@ -544,6 +570,7 @@ impl World {
         for device in 0..self.devices.len() {
             self.act(Act::Ask(device));
         }
+
         self.run(2 * DAY);
         for (device, before) in self.devices.iter().zip(before) {
             let rotated = device.current != before;
