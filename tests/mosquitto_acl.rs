@@ -14,8 +14,6 @@ use support::{
 };
 use tempfile::TempDir;
 
-const CONFIG: &str = include_str!("../examples/mosquitto/mosquitto.conf");
-const RULES: &str = include_str!("../examples/mosquitto/acl");
 const GATEWAY: &str = "core-1-certrelay";
 const SOON: Duration = Duration::from_secs(5);
 
@@ -28,17 +26,7 @@ struct Floor {
 impl Floor {
     fn start() -> Self {
         let authority = Authority::new("floor");
-        let server = authority.server();
-        let config = replaced(CONFIG, "listener 8883", "listener {port} 127.0.0.1");
-        let config = replaced(&config, "/etc/mosquitto/certs", "{dir}");
-        let config = replaced(&config, "/etc/mosquitto", "{dir}");
-        let config = replaced(&config, "/var/lib/mosquitto", "{dir}");
-        let broker = Setup::verbatim(&config)
-            .file("ca.pem", authority.certificate())
-            .file("server.cert.pem", &server.certificate)
-            .file("server.key.pem", &server.key)
-            .file("acl", RULES)
-            .start();
+        let broker = Setup::floor(&authority, &authority).start();
         Self { authority, broker, dir: tempfile::tempdir().expect("a folder") }
     }
 
@@ -63,11 +51,6 @@ impl Floor {
         }
         gateway
     }
-}
-
-fn replaced(text: &str, old: &str, new: &str) -> String {
-    assert!(text.contains(old), "the example has no {old:?} any more");
-    text.replace(old, new)
 }
 
 fn topic(name: &str, kind: &str) -> String {

@@ -23,7 +23,7 @@ use crate::{
     wire::{CertificateId, KeyDigest, Mid, ThingName},
 };
 
-/// A child that is on the roster because it was heard stays there for so long.
+/// A child that was heard is on the roster, that is, keeps its record, for so long.
 pub(super) const ROSTER: Duration = Duration::from_secs(90 * 86_400);
 
 /// A child's CSR goes to the cloud no more often than this.
@@ -181,9 +181,9 @@ pub(super) enum Signature {
 
 /// How far a bare ack has come to count.
 ///
-/// A bare ack may be one that the device sends at each start, about its old certificate. So the
-/// first one is answered with one more copy of the certificate, which the device is there to get;
-/// the next bare ack, or a day in which it does not complain, counts.
+/// A bare ack may be one that the device sends at each start, about its old certificate, while the
+/// new one was never received. So the first is answered with one more copy of the certificate,
+/// which the device is there to get; the next bare ack counts. Silence never does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Echo {
     /// No bare ack yet.
@@ -191,8 +191,8 @@ pub(super) enum Echo {
     Silent,
     /// One came; the copy that answers it is to be sent.
     Owed,
-    /// The copy was sent then, on that connection.
-    Sent(Tick, ConnectionId),
+    /// The copy was sent on that connection.
+    Sent(ConnectionId),
 }
 
 impl Child {
@@ -252,11 +252,6 @@ impl Child {
             self.record.heard = Some(Occurred { at: Stamp::now(now) });
             self.changed = true;
         }
-    }
-
-    /// Whether the child was heard here within the time that keeps it on the roster.
-    pub fn on_roster(&self, now: Now) -> bool {
-        self.record.heard.is_some_and(|heard| !heard.at.is_older_than(ROSTER, now))
     }
 
     /// Whether the device was ever heard here.

@@ -29,10 +29,6 @@ const CONFIRMED_FOR: Duration = Duration::from_secs(86_400);
 /// So often the cloud is asked whether it stands by a certificate; then it is sent all the same.
 const CONFIRM_ATTEMPTS: u32 = 3;
 
-/// A child that does not complain for so long about the copy that answered its bare ack has
-/// acknowledged it.
-const ECHO: Duration = Duration::from_secs(86_400);
-
 /// The record of a device that was never heard, and of which there is nothing to tell, is kept for
 /// so long: it limits what is said of the device.
 const NOTHING_KEPT_FOR: Duration = Duration::from_secs(3600);
@@ -116,14 +112,7 @@ impl Child {
         let repeats = [&live.to_child, &live.csr, &live.ack, &live.err]
             .into_iter()
             .filter_map(|repeat| repeat.wake().filter(|due| *due > now.tick));
-        repeats.chain(self.end_of_echo()).chain(self.end_of_stage(now, settings)).min()
-    }
-
-    fn end_of_echo(&self) -> Option<Tick> {
-        match self.live.echo {
-            Echo::Sent(at, _) => Some(at + ECHO),
-            Echo::Silent | Echo::Owed => None,
-        }
+        repeats.chain(self.end_of_stage(now, settings)).min()
     }
 
     fn end_of_stage(&self, now: Now, settings: &Settings) -> Option<Tick> {
@@ -156,9 +145,6 @@ impl Child {
     pub fn on_time(&mut self, scene: &mut Scene<'_>) -> Fate {
         let now = scene.now;
         self.end_unconfirmed(scene);
-        if self.end_of_echo().is_some_and(|end| end <= now.tick) {
-            self.acked(scene, crate::wire::AckProof::Bare);
-        }
         let is_under_way = !matches!(self.record.stage, Stage::Done(_));
         if is_under_way && self.record.began.is_older_than(scene.settings.rotation_ttl, now) {
             self.expire(scene);
@@ -293,7 +279,7 @@ impl Child {
         if kind == Kind::Crt {
             self.live.given = Some(connection);
             if self.live.echo == Echo::Owed {
-                self.live.echo = Echo::Sent(scene.now.tick, connection);
+                self.live.echo = Echo::Sent(connection);
             }
         }
         let topic = scene.settings.local_topics.topic(scene.name, kind);

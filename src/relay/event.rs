@@ -237,8 +237,6 @@ pub struct Note {
 /// How much a decision matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
-    /// It is as it should be, and there may be many.
-    Trace,
     /// It is as it should be.
     Step,
     /// Something was refused or dropped.

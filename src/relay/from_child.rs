@@ -114,7 +114,7 @@ impl Child {
             return self.stale_ack(scene);
         }
         match self.live.echo {
-            Echo::Sent(_, on) if on == connection => self.acked(scene, AckProof::Bare),
+            Echo::Sent(on) if on == connection => self.acked(scene, AckProof::Bare),
             Echo::Owed => self.step(scene, Side::Local, Reason::Repeated),
             Echo::Silent | Echo::Sent(..) => {
                 self.live.echo = Echo::Owed;
@@ -131,7 +131,7 @@ impl Child {
     }
 
     /// The child uses the held certificate.
-    pub fn acked(&mut self, scene: &mut Scene<'_>, proof: AckProof) {
+    fn acked(&mut self, scene: &mut Scene<'_>, proof: AckProof) {
         let Stage::AwaitAck(held) = &self.record.stage else { return };
         let (certificate, not_after) = (held.certificate, held.not_after);
         self.record.not_after = Some(not_after);

@@ -149,15 +149,15 @@ impl Relay {
         Ok(())
     }
 
-    /// A device that the cloud says is ours, is named, or was heard gets a record; another is tried.
+    /// A device that the cloud says is ours, is named, or has a record, as each has that was heard
+    /// lately, is served; another is tried.
     fn on_request(&mut self, now: Now, name: &ThingName, request: CsrReq, out: &mut Outcome) {
         let is_ours = request.header.core.is_some()
             || self.settings.children.names(name)
-            || self.children.get(name).is_some_and(|child| child.is_ours(now));
+            || self.children.contains_key(name);
         if !is_ours {
             return self.try_device(now, name, request, out);
         }
-        self.end_trial(name);
         if self.admit(now, name).is_some() {
             self.with_child(now, name, out, |child, scene| child.on_request(scene, request));
         }
@@ -238,18 +238,13 @@ impl Relay {
         Ok(())
     }
 
-    /// The first message of a child makes its record; one that was only tried is asked by name.
+    /// The first message of a child makes its record; one that was only tried is taken up as if it
+    /// had been asked.
     fn admit_speaker(&mut self, now: Now, name: &ThingName) -> Option<()> {
+        let request = self.trials.get(name).map(|trial| trial.request.clone());
         self.admit(now, name)?;
-        let Some(trial) = self.trials.remove(name) else { return Some(()) };
-        if let Some(tick) = trial.agenda {
-            self.agenda.remove(&(tick, name.clone()));
-        }
-        if let Some(rank) = trial.local_rank {
-            self.to_floor.remove(&(rank, name.clone()));
-        }
-        if let Some(child) = self.children.get_mut(name) {
-            child.take_up(now, trial.request);
+        if let Some((child, request)) = self.children.get_mut(name).zip(request) {
+            child.take_up(now, request);
         }
         Some(())
     }
@@ -297,11 +292,6 @@ fn reason_of(error: PayloadError) -> Reason {
 }
 
 impl Child {
-    /// Whether a request for the child is for us although it names no core.
-    fn is_ours(&self, now: Now) -> bool {
-        self.on_roster(now) || !matches!(self.record.stage, Stage::Done(_))
-    }
-
     /// Whether a message of ours about this child has the id.
     fn has_mid(&self, mid: Mid) -> bool {
         let csr = match &self.record.stage {

@@ -250,6 +250,7 @@ impl Relay {
             self.counters.count(None, Reason::StoreFull);
             return None;
         }
+        self.end_trial(name);
         self.children.insert(name.clone(), Child::new(now));
         Some(())
     }

@@ -12,6 +12,7 @@
 #![expect(clippy::disallowed_methods, reason = "the loop waits")]
 
 mod clock;
+mod options;
 mod poison;
 mod report;
 
@@ -25,16 +26,16 @@ use self::{
     report::{Journal, Report},
 };
 use crate::{
-    config::{Config, MqttLink},
+    config::Config,
     links::{
-        Link, LinkCommand, LinkEvent, Publish, Qos, SendError,
+        Link, LinkCommand, LinkEvent, Publish, SendError,
         mqtt::{self, MqttError},
     },
     reason::Reason,
     relay::{Body, Counters, Effect, Event, Outcome, Outgoing, Relay, Side},
     schedule::{Backoff, Tick},
     store::{Answer, Fate, Job, Options, Start, StoreError, StoreThread},
-    wire::{Kind, ThingName, Topics, barrier_topic, probe_topic},
+    wire::ThingName,
     x509::{self, Refusal},
 };
 
@@ -47,9 +48,6 @@ const REOPEN: Backoff =
 
 /// What the store has to finish a commit and to close, each.
 const CLOSES: Duration = Duration::from_secs(1);
-
-/// Publishes at QoS 1 that may be under way to the cloud's broker when its `unconfirmed` is larger.
-const INFLIGHT: usize = 1000;
 
 /// Why the gateway ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +154,7 @@ impl Gateway {
         let clock = Clock::start(config.clock);
         let store = Options { dir: config.work_dir.clone(), max_bytes: config.store_max_bytes };
         let mut store = StoreThread::spawn(store).map_err(RuntimeError::Thread)?;
-        let (local, cloud) = (local_options(&config), cloud_options(&config));
+        let (local, cloud) = (options::local(&config), options::cloud(&config));
         let local =
             mqtt::spawn(local).map_err(|error| RuntimeError::Link { side: Side::Local, error })?;
         let cloud =
@@ -526,33 +524,4 @@ fn reads_of(effects: &[Effect]) -> Vec<(ThingName, Body)> {
     reads.sort();
     reads.dedup();
     reads
-}
-
-fn local_options(config: &Config) -> mqtt::Options {
-    let settings = &config.relay;
-    let mut options = options(&config.local);
-    options.subscriptions = subscriptions(&settings.local_topics, Kind::is_uplink);
-    options.subscriptions.push((barrier_topic(&settings.core), Qos::AtLeastOnce));
-    options
-}
-
-/// Both directions: downlinks are for us, uplinks are receipts.
-fn cloud_options(config: &Config) -> mqtt::Options {
-    let settings = &config.relay;
-    let mut options = options(&config.cloud);
-    options.subscriptions = subscriptions(&settings.cloud_topics, |_| true);
-    options.subscriptions.push((probe_topic(&settings.core), Qos::AtMostOnce));
-    options.inflight = u16::try_from(settings.unconfirmed.clamp(1, INFLIGHT)).unwrap_or(u16::MAX);
-    options
-}
-
-fn options(link: &MqttLink) -> mqtt::Options {
-    let mut options = mqtt::Options::new(&link.host, link.port, &link.client_id);
-    options.tls.clone_from(&link.files);
-    options
-}
-
-fn subscriptions(topics: &Topics, wanted: impl Fn(Kind) -> bool) -> Vec<(String, Qos)> {
-    let kinds = Kind::ALL.into_iter().filter(|kind| wanted(*kind));
-    kinds.map(|kind| (topics.filter(kind), Qos::AtLeastOnce)).collect()
 }

@@ -46,17 +46,16 @@ impl Journal {
             lines.left_out += 1;
             return;
         }
-        let left_out = std::mem::take(&mut lines.left_out);
-        let child = note.child.as_ref().map(ThingName::as_str).unwrap_or_default();
-        let side = note.side.map_or("", |side| if side == Side::Cloud { "cloud" } else { "local" });
+        let left_out = Some(std::mem::take(&mut lines.left_out)).filter(|count| *count > 0);
+        // A field without a value is left out of the line.
+        let child = note.child.as_ref().map(ThingName::as_str);
+        let side = note.side.map(|side| side.to_string());
         let (state, reason) = (note.state, note.reason.as_str());
-        let detail = note.detail.as_deref().unwrap_or_default();
+        let detail = note.detail.as_deref();
         match note.weight {
-            Weight::Trace => tracing::debug!(child, state, reason, side, detail, left_out),
             Weight::Step => tracing::info!(child, state, reason, side, detail, left_out),
-            Weight::Refused | Weight::Alarm => {
-                tracing::warn!(child, state, reason, side, detail, left_out);
-            }
+            Weight::Refused => tracing::warn!(child, state, reason, side, detail, left_out),
+            Weight::Alarm => tracing::error!(child, state, reason, side, detail, left_out),
         }
     }
 }

@@ -151,9 +151,9 @@ cloud     down for 1h 1m: connection refused\u{1b}[2J
 store     FAILING: no space left; a damaged store was set aside as store.damaged-1
 children  2: 1 await-csr, 0 await-cert, 0 await-ack, 1 done
 
-reason         local  cloud
-reserved-name  12     0
-flood          3      40
+reason         local  cloud  gateway
+reserved-name  12     0      0
+flood          3      40     0
 
 child                     state      for     tries  certificate until     reason       notices
 pump-1                    await-csr  2h 31m  4      -                     requested    0

@@ -6,11 +6,12 @@
 
 mod ids;
 mod payload;
+pub mod render;
 mod topic;
 
 pub use ids::{CertificateId, IdError, KeyDigest, MAX_THING_NAME, Mid, RotationId, ThingName};
 pub use payload::{
     AckName, AckProof, CertificateMessage, CrtAck, CrtErr, CsrReq, CsrRes, Header, MAX_PAYLOAD,
-    PayloadError, Verdict, escape, render,
+    PayloadError, Verdict, escape,
 };
 pub use topic::{Kind, PrefixError, Topics, barrier_topic, probe_topic};

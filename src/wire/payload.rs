@@ -254,96 +254,6 @@ impl Verdict {
     }
 }
 
-/// What we write. One spelling each.
-pub mod render {
-    use super::{AckProof, CertificateId, Header, Pem, Serialize, Timestamp};
-
-    #[derive(Serialize, Default)]
-    #[serde(rename_all = "camelCase")]
-    struct Out<'a> {
-        #[serde(rename = "CSR", skip_serializing_if = "Option::is_none")]
-        csr: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        certificate_pem: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        code: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        certificate_id: Option<CertificateId>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ack: Option<AckProof>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        not_after: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        rotation_id: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        core: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        mid: Option<super::Mid>,
-    }
-
-    impl<'a> Out<'a> {
-        fn new(header: &'a Header) -> Self {
-            Self {
-                rotation_id: header.rotation.as_ref().map(|id| id.as_str()),
-                core: header.core.as_ref().map(|name| name.as_str()),
-                mid: header.mid,
-                ..Self::default()
-            }
-        }
-
-        fn bytes(&self) -> Vec<u8> {
-            serde_json::to_vec(self).expect("strings, numbers and hex ids always serialise")
-        }
-    }
-
-    /// `csr_req`.
-    pub fn csr_req(header: &Header, not_after: Option<Timestamp>) -> Vec<u8> {
-        Out { not_after: not_after.map(Timestamp::unix_seconds), ..Out::new(header) }.bytes()
-    }
-
-    /// `csr_res`, from the CSR's DER.
-    pub fn csr_res(header: &Header, csr: &[u8]) -> Vec<u8> {
-        Out { csr: Some(pem_text("CERTIFICATE REQUEST", [csr])), ..Out::new(header) }.bytes()
-    }
-
-    /// `crt`, from the DER of the leaf and what follows it.
-    pub fn crt<'c>(header: &Header, chain: impl IntoIterator<Item = &'c [u8]>) -> Vec<u8> {
-        Out { certificate_pem: Some(pem_text("CERTIFICATE", chain)), ..Out::new(header) }.bytes()
-    }
-
-    /// `crt_ack`. A device on its own broker connection sends no `ack`; a relay does.
-    pub fn crt_ack(
-        header: &Header,
-        certificate: Option<CertificateId>,
-        proof: Option<AckProof>,
-    ) -> Vec<u8> {
-        Out { certificate_id: certificate, ack: proof, ..Out::new(header) }.bytes()
-    }
-
-    /// `crt_err`.
-    pub fn crt_err(
-        header: &Header,
-        code: &str,
-        error: &str,
-        certificate: Option<CertificateId>,
-    ) -> Vec<u8> {
-        Out {
-            error: Some(error),
-            code: Some(code),
-            certificate_id: certificate,
-            ..Out::new(header)
-        }
-        .bytes()
-    }
-
-    fn pem_text<'c>(tag: &str, bodies: impl IntoIterator<Item = &'c [u8]>) -> String {
-        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-        bodies.into_iter().map(|der| pem::encode_config(&Pem::new(tag, der), config)).collect()
-    }
-}
-
 /// Foreign text made fit for a log, a terminal or a mail: at most 256 bytes, without control
 /// characters, or anything else that `char::escape_debug` escapes but quotes.
 pub fn escape(text: &str) -> String {
@@ -417,6 +327,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::render;
 
     fn header() -> Header {
         Header {

@@ -71,6 +71,12 @@ fn is_odd(number: &[u8]) -> bool {
     number.last().is_some_and(|byte| byte & 1 == 1)
 }
 
+/// Whether the key is on P-521, for which ring verifies nothing.
+pub(super) fn is_p521(spki: &SubjectPublicKeyInfo<'_>) -> bool {
+    let curve = spki.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
+    spki.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY && curve == Some(OID_NIST_EC_P521)
+}
+
 /// How many bytes a coordinate has on a curve that is taken.
 fn point_length(curve: &Oid<'_>) -> Option<usize> {
     [(OID_EC_P256, 32), (OID_NIST_EC_P384, 48), (OID_NIST_EC_P521, 66)]

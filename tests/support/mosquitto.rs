@@ -16,6 +16,12 @@ use super::{eventually, free_port, pki::Authority};
 /// How long it may take to start, to stop, or to save.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// The hardened floor broker that we ship: its configuration …
+const FLOOR_CONFIG: &str = include_str!("../../examples/mosquitto/mosquitto.conf");
+
+/// … and its access rules.
+const FLOOR_RULES: &str = include_str!("../../examples/mosquitto/acl");
+
 /// What a broker is to be like.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
@@ -26,7 +32,9 @@ pub struct Setup {
 
 /// A running broker. Killed when dropped.
 pub struct Mosquitto {
-    dir: TempDir,
+    dir: PathBuf,
+    /// Its folder goes with it, unless it is someone else's.
+    _temporary: Option<TempDir>,
     port: u16,
     persistence: bool,
     process: Option<Child>,
@@ -51,6 +59,21 @@ impl Setup {
             .line("require_certificate true")
             .line("use_identity_as_username true")
             .line("allow_anonymous false")
+    }
+
+    /// The floor broker of `examples/mosquitto`, the very files but for folders and port. Clients
+    /// show a certificate of `clients`; its own is of `servers`.
+    pub fn floor(clients: &Authority, servers: &Authority) -> Self {
+        let server = servers.server();
+        let config = replaced(FLOOR_CONFIG, "listener 8883", "listener {port} 127.0.0.1");
+        let config = replaced(&config, "/etc/mosquitto/certs", "{dir}");
+        let config = replaced(&config, "/etc/mosquitto", "{dir}");
+        let config = replaced(&config, "/var/lib/mosquitto", "{dir}");
+        Self::verbatim(&config)
+            .file("ca.pem", clients.certificate())
+            .file("server.cert.pem", &server.certificate)
+            .file("server.key.pem", &server.key)
+            .file("acl", FLOOR_RULES)
     }
 
     /// A configuration as it stands: in it `{dir}` is the broker's folder, `{port}` its port.
@@ -78,6 +101,15 @@ impl Setup {
         self
     }
 
+    /// One more line (or several) for the file of access rules that is there.
+    pub fn rule(mut self, rule: &str) -> Self {
+        let acl = self.files.iter_mut().find(|(name, _)| name == "acl");
+        let (_, rules) = acl.expect("the broker has a file of access rules");
+        rules.push_str(rule);
+        rules.push('\n');
+        self
+    }
+
     /// Access rules, in the format of `acl_file`.
     pub fn acl(self, rules: &str) -> Self {
         self.file("acl", rules).line("acl_file {dir}/acl")
@@ -90,12 +122,23 @@ impl Setup {
 
     /// As [`Setup::start`], on this port.
     pub fn start_on(self, port: u16) -> Mosquitto {
-        let dir = tempfile::tempdir().expect("a temporary folder");
+        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let dir = temporary.path().to_owned();
+        self.launch(dir, Some(temporary), port)
+    }
+
+    /// As [`Setup::start`], with its files and log in `dir`, which stays.
+    pub fn start_in(self, dir: &Path) -> Mosquitto {
+        self.launch(dir.to_owned(), None, free_port())
+    }
+
+    fn launch(self, dir: PathBuf, temporary: Option<TempDir>, port: u16) -> Mosquitto {
         for (name, content) in &self.files {
-            super::write(&dir.path().join(name), content);
+            super::write(&dir.join(name), content);
         }
-        super::write(&dir.path().join("mosquitto.conf"), self.config(dir.path(), port));
-        let mut broker = Mosquitto { dir, port, persistence: self.persistence, process: None };
+        super::write(&dir.join("mosquitto.conf"), self.config(&dir, port));
+        let persistence = self.persistence;
+        let mut broker = Mosquitto { dir, _temporary: temporary, port, persistence, process: None };
         broker.start();
         broker
     }
@@ -119,7 +162,7 @@ impl Mosquitto {
 
     /// Its folder.
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// Starts it again on the same port with what it had saved; waits until it takes connections.
@@ -129,7 +172,7 @@ impl Mosquitto {
         let log: File = log.expect("the broker's log");
         let child = Command::new(program())
             .arg("-c")
-            .arg(self.dir.path().join("mosquitto.conf"))
+            .arg(self.dir.join("mosquitto.conf"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the broker's log"))
             .stderr(log)
@@ -167,7 +210,7 @@ impl Mosquitto {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.dir.path().join("mosquitto.log")
+        self.dir.join("mosquitto.log")
     }
 
     fn signal(&self, signal: &str) {
@@ -179,7 +222,7 @@ impl Mosquitto {
 
     /// Which version of the file of saved sessions stands: it is replaced by a rename.
     fn saved(&self) -> Option<(u64, i64, i64)> {
-        let meta = fs::metadata(self.dir.path().join("mosquitto.db")).ok()?;
+        let meta = fs::metadata(self.dir.join("mosquitto.db")).ok()?;
         Some((meta.ino(), meta.mtime(), meta.mtime_nsec()))
     }
 
@@ -199,6 +242,11 @@ impl Drop for Mosquitto {
             eprintln!("--- mosquitto on port {} ---\n{}", self.port, self.log());
         }
     }
+}
+
+fn replaced(text: &str, old: &str, new: &str) -> String {
+    assert!(text.contains(old), "the example has no {old:?} any more");
+    text.replace(old, new)
 }
 
 /// Where the broker's program is; Debian keeps it where a user's PATH does not look.

@@ -76,8 +76,14 @@ impl Authority {
 
     /// The certificate for a CSR, in PEM, with the CSR's subject.
     pub fn sign_csr(&self, csr: &str) -> String {
+        self.sign_csr_with(csr, |_| ())
+    }
+
+    /// As [`Authority::sign_csr`], after `amend` has changed what the certificate is to say.
+    pub fn sign_csr_with(&self, csr: &str, amend: impl FnOnce(&mut CertificateParams)) -> String {
         let mut request = CertificateSigningRequestParams::from_pem(csr).expect("a CSR");
         request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        amend(&mut request.params);
         request.signed_by(&self.issuer).expect("a certificate").pem()
     }
 

@@ -162,8 +162,6 @@ pub fn mischief(
         1 => &stranger,
         _ => victim,
     };
-    // Under a victim's name only what a broker that checks nothing would pass, and that can do no
-    // more than disturb: who may speak for a device is the broker's to enforce.
     let payload = match rng.u8(..9) {
         0 => vec![],
         1 => b"{".to_vec(),
@@ -175,6 +173,11 @@ pub fn mischief(
         7 => b"[]".to_vec(),
         _ => render::csr_res(&header, &csr[..csr.len() / 2]),
     };
-    let kind = Kind::ALL[rng.usize(..Kind::ALL.len())];
+    // Who may speak for a device is the broker's to enforce: a bare ack under a victim's name is
+    // the one thing that a gateway can't tell from the victim's.
+    let kind = match Kind::ALL[rng.usize(..Kind::ALL.len())] {
+        Kind::CrtAck if name == victim => Kind::CsrRes,
+        kind => kind,
+    };
     (format!("management/topic/{name}/{kind}"), payload)
 }

@@ -52,11 +52,13 @@ fn schedule(seed: u64) -> World {
     let delay = *rng.choice(&[50, 5_000, 10 * MINUTE]).expect("some");
     world.weather = Weather { lose: rng.u8(..30), double: rng.u8(..30), delay };
     let days = rng.u64(5..90);
+    let mut asks = vec![];
     for device in 0..natures.len() {
         let every = rng.u64(DAY..20 * DAY);
         let mut at = rng.u64(..every);
         while at < days * DAY {
             world.later(at, Act::Ask(device));
+            asks.push(at);
             at += every;
         }
     }
@@ -64,7 +66,10 @@ fn schedule(seed: u64) -> World {
         let gateway = rng.usize(..gateways);
         let device = rng.usize(..natures.len());
         // Half of the faults come close to a request, where something is under way.
-        let at = rng.u64(..days * DAY);
+        let at = match rng.choice(&asks) {
+            Some(ask) if rng.bool() => ask + rng.u64(..2 * HOUR),
+            _ => rng.u64(..days * DAY),
+        };
         let (off, on, lasts) = match rng.u8(..10) {
             0 | 1 => (Act::CloudDown(gateway), Act::CloudUp(gateway), rng.u64(..5 * DAY)),
             2 => (Act::FloorDown(gateway), Act::FloorUp(gateway), rng.u64(..DAY)),

@@ -33,6 +33,11 @@ pub struct Weather {
 
 pub const FAIR: Weather = Weather { lose: 0, double: 0, delay: 50 };
 
+/// The longest that a message takes on the floor, in milliseconds. A device that keeps no session,
+/// knows only bare acks and starts twice within this time can't be told from one that has received
+/// its certificate; so it is kept realistic.
+const LOCAL_DELAY: u64 = 1_000;
+
 /// What can happen to a world from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Act {
@@ -66,10 +71,27 @@ enum Happening {
     AtCloud { from: usize, topic: String, payload: Vec<u8> },
     AtGateway { to: usize, topic: String, payload: Vec<u8> },
     AtFloor { gateway: usize, topic: String, payload: Vec<u8> },
-    AtDevice { device: usize, boot: u32, kind: Kind, payload: Vec<u8> },
+    AtDevice { device: usize, boot: u32, kind: Kind, payload: Vec<u8>, sure: bool },
     Sent { gateway: usize, restarts: u64, cloud: bool, mid: [u8; 16], ok: bool },
     Verified { gateway: usize, restarts: u64, child: ThingName, key: KeyDigest },
     Lost { gateway: usize, restarts: u64, child: ThingName, lost: Lost },
+}
+
+impl Happening {
+    fn brief(&self) -> String {
+        match self {
+            Self::AtCloud { topic, payload, .. }
+            | Self::AtGateway { topic, payload, .. }
+            | Self::AtFloor { topic, payload, .. } => {
+                let header = certrelay::wire::Header::read(payload);
+                let name = format!("{self:?}");
+                let name = name.split(' ').next().unwrap_or_default().to_owned();
+                format!("{name} {topic} {:?} {:?}", header.rotation, header.core)
+            }
+            Self::AtDevice { device, kind, .. } => format!("AtDevice {device} {kind}"),
+            other => format!("{other:?}"),
+        }
+    }
 }
 
 pub struct World {
@@ -89,6 +111,8 @@ pub struct World {
     /// Every local message that a gateway acknowledged, in order.
     pub acknowledged: Vec<(String, Vec<u8>)>,
     pub steps: u64,
+    /// Every step is printed.
+    trace: bool,
     /// Certificates that were acknowledged to the cloud.
     pub acked: BTreeSet<(ThingName, certrelay::wire::CertificateId)>,
 }
@@ -125,6 +149,7 @@ impl World {
             sequence: 0,
             acknowledged: vec![],
             steps: 0,
+            trace: std::env::var_os("CERTRELAY_TRACE").is_some(),
             acked: BTreeSet::new(),
         };
         world.plan(DAY, Happening::Sweep);
@@ -154,6 +179,9 @@ impl World {
             let Reverse((at, _, what)) = self.heap.pop().expect("peeked");
             self.now = at;
             self.steps += 1;
+            if self.trace {
+                println!("{at} {}", what.brief());
+            }
             self.happen(what);
             self.check();
         }
@@ -181,10 +209,12 @@ impl World {
                 let event = self.gateways[gateway].arrive(topic, payload);
                 self.feed(gateway, event.into_iter().collect());
             }
-            Happening::AtDevice { device, boot, kind, payload } => {
+            Happening::AtDevice { device, boot, kind, payload, sure } => {
                 if self.devices[device].online && self.boots[device] == boot {
                     let said = self.devices[device].receive(self.now, kind, &payload);
                     self.say(device, said);
+                } else {
+                    self.undelivered(device, kind, payload, sure);
                 }
             }
             Happening::Sent { gateway, restarts, cloud, mid, ok } => {
@@ -312,7 +342,7 @@ impl World {
         self.say(device, said);
         let queue = std::mem::take(&mut self.devices[device].queue);
         for (kind, payload) in queue {
-            self.deliver(device, kind, payload);
+            self.deliver(device, kind, payload, true);
         }
     }
 
@@ -329,10 +359,22 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, device: usize, kind: Kind, payload: Vec<u8>) {
+    fn deliver(&mut self, device: usize, kind: Kind, payload: Vec<u8>, sure: bool) {
         let boot = self.boots[device];
-        let after = 1 + self.rng.u64(..self.weather.delay);
-        self.plan(after, Happening::AtDevice { device, boot, kind, payload });
+        let after = 1 + self.rng.u64(..LOCAL_DELAY);
+        self.plan(after, Happening::AtDevice { device, boot, kind, payload, sure });
+    }
+
+    /// The broker keeps what the device did not take, if the device has a session to keep it in.
+    fn undelivered(&mut self, device: usize, kind: Kind, payload: Vec<u8>, sure: bool) {
+        if !sure || self.devices[device].clean_session {
+            return;
+        }
+        if self.devices[device].online {
+            self.deliver(device, kind, payload, sure);
+        } else {
+            self.devices[device].queue.push_back((kind, payload));
+        }
     }
 
     fn send_down(&mut self, downlinks: Vec<Downlink>) {
@@ -437,6 +479,9 @@ impl World {
                 let acked = self.gateways[gateway].ack(delivery);
                 self.acknowledged.extend(acked.filter(|_| gateway == 0));
             }
+            Effect::Note(note) if self.trace => {
+                println!("{} note {:?} {} {}", self.now, note.child, note.state, note.reason);
+            }
             Effect::Ack(Side::Cloud, _) | Effect::Note(_) => {}
             Effect::Verify { child, key } => {
                 self.plan(1, Happening::Verified { gateway, restarts, child, key });
@@ -494,10 +539,11 @@ impl World {
         if self.homes[device] != gateway {
             return;
         }
+        let sure = qos == Qos::AtLeastOnce;
         if self.devices[device].online {
-            self.deliver(device, kind, payload);
-        } else if qos == Qos::AtLeastOnce && !self.devices[device].clean_session {
-            self.devices[device].queue.push_back((kind, payload));
+            self.deliver(device, kind, payload, sure);
+        } else {
+            self.undelivered(device, kind, payload, sure);
         }
     }
 
@@ -544,6 +590,7 @@ impl World {
         for device in 0..self.devices.len() {
             self.act(Act::Ask(device));
         }
+
         self.run(2 * DAY);
         for (device, before) in self.devices.iter().zip(before) {
             let rotated = device.current != before;

@@ -33,8 +33,10 @@ impl Host for Fake {
     }
 }
 
+const ANCHOR: &str = include_str!("../../../tests/fixtures/anchor.pem");
+
 fn machine() -> Fake {
-    let files = [("ca", ""), ("cert", ""), ("key", ""), ("anchors", "-----BEGIN CERTIFICATE-----")];
+    let files = [("ca", ""), ("cert", ""), ("key", ""), ("anchors", ANCHOR)];
     Fake { files: files.into(), thing: Some("core-1") }
 }
 

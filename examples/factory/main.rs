@@ -1,0 +1,92 @@
+//! The demo: a whole factory on this machine. `make demo` builds and runs it.
+//!
+//! Two Mosquittos (the cloud's and the floor's, both with mTLS and access rules), a cloud with a CA
+//! of its own, the real gateway, 24 real agents, and an application that embeds the child library.
+//! All 25 certificates are rotated, while the link to the cloud is cut in mid-rotation, the gateway
+//! is killed with SIGKILL, and two of the devices are off at first. Ends with exit code 0 only when
+//! every device is seen to work with its new certificate.
+
+#![expect(clippy::disallowed_methods, reason = "the demo has clocks, files and tasks of its own")]
+#![expect(clippy::disallowed_types, reason = "and processes and sockets")]
+
+mod application;
+mod cloud;
+mod plant;
+mod process;
+mod report;
+mod screen;
+mod story;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::{path::Path, process::ExitCode};
+
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What a shell says of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("factory: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut dir = Folder(tempfile::Builder::new().prefix("certrelay-factory-").tempdir()?);
+    dir.0.disable_cleanup(true);
+    let _inside = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let played = runtime.block_on(async {
+        tokio::select! {
+            report = play(dir.0.path()) => Some(report),
+            _ = interrupt.recv() => None,
+            _ = terminate.recv() => None,
+        }
+    });
+    let Some(report) = played else {
+        dir.0.disable_cleanup(false);
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    let report = report.inspect_err(|_| eprintln!("{}", dir.logs()))?;
+    print!("{}", report.render());
+    if report.is_good() {
+        dir.0.disable_cleanup(false);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{}", dir.logs());
+    Ok(ExitCode::FAILURE)
+}
+
+async fn play(dir: &Path) -> anyhow::Result<report::Report> {
+    let (plant, cloud) = plant::Plant::build(dir, application::wall_clock())?;
+    story::play(&plant, cloud).await
+}
+
+/// Where everything of the demo is; it stays when something goes wrong.
+struct Folder(TempDir);
+
+impl Folder {
+    fn logs(&self) -> String {
+        let dir = self.0.path().display();
+        format!(
+            "the logs: {dir}/gateway.log, {dir}/devices/*.log, {dir}/cloud/mosquitto.log, \
+             {dir}/floor/mosquitto.log"
+        )
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What became of every device: measured at the devices, at the cloud and at the gateway.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::bail;
+use certrelay::{
+    install::Credentials,
+    status::{RowState, StatusSnapshot},
+    wire::{CertificateId, ThingName},
+};
+
+use crate::{
+    cloud::{self, Cloud, Device, Outcome, Shared},
+    plant::Plant,
+};
+
+/// The end of the demo.
+pub struct Report {
+    rows: Vec<Row>,
+    time: Duration,
+    /// What else is not as it should be.
+    complaints: Vec<String>,
+}
+
+/// One device.
+struct Row {
+    name: ThingName,
+    first_serial: u64,
+    certificate: Option<CertificateId>,
+    end: End,
+    /// How the ack was known to be about this certificate.
+    acknowledged: String,
+    /// CSRs and acks that the cloud got more than once.
+    repeats: u32,
+}
+
+/// Every device has one of these.
+enum End {
+    /// It connects to its broker with the certificate that the cloud knows to be in use, and the
+    /// one before is retired.
+    Rotated,
+    /// The cloud was told, or has said, that it can't be: the code.
+    Refused(String),
+    /// Neither: it was asked and nothing came of it, for this reason.
+    Lost(String),
+}
+
+/// Whether the gateway has nothing more to do or to say.
+pub fn is_settled(status: &StatusSnapshot) -> bool {
+    status.children.iter().all(|row| row.state == RowState::Done && row.notices == 0)
+}
+
+/// Looks at every device. `status` is what `certrelay status --json` printed.
+pub async fn measure(
+    plant: &Plant,
+    cloud: &Shared,
+    status: anyhow::Result<Vec<u8>>,
+    time: Duration,
+) -> Report {
+    let names: Vec<ThingName> = cloud::lock(cloud).devices().keys().cloned().collect();
+    let mut report = Report { rows: Vec::new(), time, complaints: Vec::new() };
+    for name in names {
+        let connected = connect(plant, &name).await;
+        let cloud = cloud::lock(cloud);
+        report.rows.push(row(&cloud, &name, &cloud.devices()[&name], connected));
+    }
+    if let Err(why) = check_status(status, report.rows.len()) {
+        report.complain(format!("certrelay status: {why:#}"));
+    }
+    report
+}
+
+fn check_status(printed: anyhow::Result<Vec<u8>>, devices: usize) -> anyhow::Result<()> {
+    let status: StatusSnapshot = serde_json::from_slice(&printed?)?;
+    let (listed, notices) = (
+        status.children.len(),
+        status.children.iter().map(|row| u32::from(row.notices)).sum::<u32>(),
+    );
+    if listed != devices || !is_settled(&status) {
+        let done = status.children.iter().filter(|row| row.state == RowState::Done).count();
+        bail!(
+            "{done} of {listed} devices are done, and the cloud has yet to hear {notices} notices"
+        );
+    }
+    Ok(())
+}
+
+impl Report {
+    /// Something is not as it should be.
+    pub fn complain(&mut self, why: String) {
+        self.complaints.push(why);
+    }
+
+    /// Whether every device has rotated, and nothing is wrong.
+    pub fn is_good(&self) -> bool {
+        self.number(|end| matches!(end, End::Rotated)) == self.rows.len()
+            && !self.rows.is_empty()
+            && self.complaints.is_empty()
+    }
+
+    /// A row a device, and the line that says it all.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out).expect("a string takes everything");
+        out
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "\ndevice    serial -> certificate   state    acknowledged  repeats")?;
+        for row in &self.rows {
+            let id = row.certificate.map_or("-".to_owned(), |id| format!("{id:?}"));
+            let state = match &row.end {
+                End::Rotated => "rotated",
+                End::Refused(_) => "REFUSED",
+                End::Lost(_) => "LOST",
+            };
+            let Row { name, first_serial, acknowledged, repeats, .. } = row;
+            let name = name.as_str();
+            writeln!(
+                out,
+                "{name:<9} {first_serial:6x} -> {id:<11}   {state:<7}  {acknowledged:<12}  {repeats}"
+            )?;
+        }
+        writeln!(out)?;
+        for row in &self.rows {
+            if let End::Refused(why) | End::Lost(why) = &row.end {
+                writeln!(out, "{}: {why}", row.name)?;
+            }
+        }
+        for complaint in &self.complaints {
+            writeln!(out, "{complaint}")?;
+        }
+        writeln!(
+            out,
+            "factory: {} of {} rotated, {} lost, {} refused, {:.1} s",
+            self.number(|end| matches!(end, End::Rotated)),
+            self.rows.len(),
+            self.number(|end| matches!(end, End::Lost(_))),
+            self.number(|end| matches!(end, End::Refused(_))),
+            self.time.as_secs_f32(),
+        )
+    }
+
+    fn number(&self, is: fn(&End) -> bool) -> usize {
+        self.rows.iter().filter(|row| is(&row.end)).count()
+    }
+}
+
+fn row(
+    cloud: &Cloud,
+    name: &ThingName,
+    device: &Device,
+    connected: Result<CertificateId, String>,
+) -> Row {
+    let acknowledged = match &device.outcome {
+        Some(Outcome::Rotated(how)) => how.clone(),
+        _ => "-".to_owned(),
+    };
+    Row {
+        name: name.clone(),
+        first_serial: device.first_serial,
+        certificate: connected.as_ref().ok().copied(),
+        end: end(cloud, device, connected),
+        acknowledged,
+        repeats: device.csrs.saturating_sub(1) + device.acks.saturating_sub(1),
+    }
+}
+
+fn end(cloud: &Cloud, device: &Device, connected: Result<CertificateId, String>) -> End {
+    if let Some(Outcome::Refused(code)) = &device.outcome {
+        return End::Refused(code.clone());
+    }
+    let certificate = match connected {
+        Ok(certificate) => certificate,
+        Err(why) => return End::Lost(format!("it can't connect to its broker: {why}")),
+    };
+    let fault = if device.outcome.is_none() {
+        "the cloud never got its ack"
+    } else if certificate != device.in_use || certificate == device.first {
+        "it uses another certificate than the cloud knows of"
+    } else if cloud.has_retired(certificate) {
+        "its certificate is retired"
+    } else if !cloud.has_retired(device.first) {
+        "its old certificate is not retired"
+    } else {
+        return End::Rotated;
+    };
+    End::Lost(fault.to_owned())
+}
+
+/// Connects to the floor's broker with the pair that the device has in use, and talks to it.
+async fn connect(plant: &Plant, name: &ThingName) -> Result<CertificateId, String> {
+    let credentials = Credentials::look(&plant.device_dir(name));
+    let generation = credentials.current().ok_or("it has no pair in use")?;
+    let facts = credentials.facts(generation).map_err(|why| why.to_string())?;
+    let files = credentials.files(generation);
+    let peer =
+        plant.way_to_the_floor().login(name, &files.certificate, &files.key).connect().await?;
+    peer.publish(&format!("telemetry/{name}"), "0").await?;
+    peer.disconnect().await;
+    Ok(facts.id)
+}

@@ -1,0 +1,304 @@
+//! What happens in the demo, in order, and what is measured at its end.
+//!
+//! Each step waits for a condition, never for a time alone, and all of it has one deadline.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use certrelay::{
+    status::{self, LinkState, RowState, StatusSnapshot},
+    wire::ThingName,
+};
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
+
+use crate::{
+    application::Application,
+    cloud::{self, Message, Shared},
+    plant::{self, Plant},
+    process::Process,
+    report::{self, Report},
+    screen::{Scene, Screen},
+};
+
+/// The demo is to be over by then.
+const DEADLINE: Duration = Duration::from_secs(55);
+
+/// How often it is looked whether a step is done.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How long the supervisor waits before it starts the gateway again.
+const RESTART: Duration = Duration::from_millis(500);
+
+/// How many devices are off when the cloud asks.
+const LATE: usize = 2;
+
+/// The link is cut when the cloud has issued so many certificates.
+const ISSUED_BEFORE_CUT: usize = 6;
+
+/// The link stays cut for so long after the gateway is back.
+const STAYS_CUT: Duration = Duration::from_secs(2);
+
+/// Everything that runs.
+struct Story<'a> {
+    plant: &'a Plant,
+    screen: Screen,
+    cloud: Shared,
+    to_cloud: mpsc::Sender<Message>,
+    cloud_task: JoinHandle<anyhow::Result<()>>,
+    gateway: Process,
+    agents: Vec<(ThingName, Process)>,
+    application: JoinHandle<()>,
+    link_is_cut: bool,
+}
+
+/// Plays it all. What runs has ended when this returns, or is dropped.
+pub async fn play(plant: &Plant, cloud: cloud::Cloud) -> anyhow::Result<Report> {
+    let mut story = Story::begin(plant, cloud).await?;
+    let outcome = story.run().await;
+    Ok(story.end(outcome).await)
+}
+
+impl<'a> Story<'a> {
+    async fn begin(plant: &'a Plant, cloud: cloud::Cloud) -> anyhow::Result<Self> {
+        let cloud = Arc::new(Mutex::new(cloud));
+        let (to_cloud, outgoing) = mpsc::channel(100);
+        let peer = plant.cloud_login().connect().await.map_err(anyhow::Error::msg)?;
+        let cloud_task = tokio::spawn(cloud::serve(peer, Arc::clone(&cloud), outgoing));
+        let agents = plant::agents().into_iter();
+        let agents = agents.map(|name| (name.clone(), plant.agent(&name))).collect();
+        let application = application(plant)?;
+        Ok(Self {
+            plant,
+            screen: Screen::new(),
+            cloud,
+            to_cloud,
+            cloud_task,
+            gateway: plant.gateway(),
+            agents,
+            application: tokio::spawn(application.run()),
+            link_is_cut: false,
+        })
+    }
+
+    async fn run(&mut self) -> anyhow::Result<()> {
+        self.start_the_first().await?;
+        self.ask().await?;
+        self.cut_the_link().await?;
+        self.kill_the_gateway().await?;
+        self.restore_the_link().await?;
+        self.start_the_late().await?;
+        self.wait_for_the_end().await
+    }
+
+    async fn start_the_first(&mut self) -> anyhow::Result<()> {
+        self.gateway.start()?;
+        let on = self.agents.len() - LATE;
+        for (_, agent) in &mut self.agents[..on] {
+            agent.start()?;
+        }
+        self.tell(&format!(
+            "the gateway, {on} agents and 1 application start; {LATE} devices are off"
+        ));
+        self.until("every device is connected, the gateway on both sides", |story| {
+            let is_connected =
+                |(_, agent): &(ThingName, Process)| agent.has_said("connected with gen-1");
+            story.links_are_up() && story.agents[..on].iter().all(is_connected)
+        })
+        .await
+    }
+
+    async fn ask(&mut self) -> anyhow::Result<()> {
+        let requests = cloud::lock(&self.cloud).audit();
+        self.tell(&format!("the audit finds {} certificates that expire soon", requests.len()));
+        for request in requests {
+            self.to_cloud.send(request).await.context("the cloud has ended")?;
+        }
+        Ok(())
+    }
+
+    async fn cut_the_link(&mut self) -> anyhow::Result<()> {
+        self.until("the first certificates are issued", |story| {
+            cloud::lock(&story.cloud).count().issued >= ISSUED_BEFORE_CUT
+        })
+        .await?;
+        self.plant.uplink.cut();
+        self.link_is_cut = true;
+        let under_way = cloud::lock(&self.cloud).count();
+        let issued = under_way.issued;
+        self.tell(&format!("the link to the cloud is cut: {issued} certificates are issued"));
+        Ok(())
+    }
+
+    /// When every device that is on has sent its CSR, and the cloud has not got them all.
+    async fn kill_the_gateway(&mut self) -> anyhow::Result<()> {
+        self.until("the gateway holds the CSRs of all devices that are on", |story| {
+            let (waiting, all) = (story.number(RowState::AwaitCsr), story.agents.len() + 1);
+            waiting == LATE && story.snapshot().is_some_and(|s| s.children.len() == all)
+        })
+        .await?;
+        let held = self.number(RowState::AwaitCert);
+        self.gateway.kill();
+        self.tell(&format!("the gateway is killed (SIGKILL): {held} CSRs wait for certificates"));
+        if held == 0 {
+            bail!("the cut came too late: no CSR was under way");
+        }
+        let done = self.screen.elapsed() + RESTART;
+        self.until("the supervisor's pause", |story| story.screen.elapsed() >= done).await?;
+        self.gateway.start()?;
+        let id = self.gateway.id();
+        self.until("the gateway is back on the floor", |story| {
+            story.snapshot().is_some_and(|s| {
+                Some(s.summary.pid) == id && s.summary.links.local.state == LinkState::Up
+            })
+        })
+        .await?;
+        self.tell("the gateway is back, with all that it had acknowledged");
+        Ok(())
+    }
+
+    async fn restore_the_link(&mut self) -> anyhow::Result<()> {
+        let done = self.screen.elapsed() + STAYS_CUT;
+        self.until("the cut lasts", |story| story.screen.elapsed() >= done).await?;
+        self.plant.uplink.restore();
+        self.link_is_cut = false;
+        self.tell("the link to the cloud is back");
+        let on = self.agents.len() + 1 - LATE;
+        self.until("every device that is on has rotated", |story| {
+            let count = cloud::lock(&story.cloud).count();
+            count.rotated + count.refused >= on
+        })
+        .await
+    }
+
+    async fn start_the_late(&mut self) -> anyhow::Result<()> {
+        let first = self.agents.len() - LATE;
+        for (_, agent) in &mut self.agents[first..] {
+            agent.start()?;
+        }
+        self.tell(&format!("the {LATE} devices that were off are switched on"));
+        Ok(())
+    }
+
+    /// Every rotation has an end at the cloud, and the gateway has nothing left to say.
+    async fn wait_for_the_end(&mut self) -> anyhow::Result<()> {
+        self.until("every rotation has ended, and the cloud knows of it", |story| {
+            let count = cloud::lock(&story.cloud).count();
+            let is_over = count.rotated + count.refused == story.agents.len() + 1;
+            is_over && story.snapshot().is_some_and(|s| report::is_settled(&s))
+        })
+        .await
+    }
+
+    /// Stops the devices, so that their client ids are free, and measures.
+    async fn end(mut self, outcome: anyhow::Result<()>) -> Report {
+        let time = self.screen.elapsed();
+        let status = self.plant.status();
+        self.application.abort();
+        for (_, agent) in &mut self.agents {
+            agent.kill();
+        }
+        let mut report = report::measure(self.plant, &self.cloud, status, time).await;
+        if let Err(why) = outcome {
+            report.complain(format!("{why:#}"));
+        }
+        report
+    }
+
+    /// Waits for a condition; meanwhile everything is watched and shown.
+    async fn until(
+        &mut self,
+        what: &str,
+        mut condition: impl FnMut(&mut Self) -> bool,
+    ) -> anyhow::Result<()> {
+        while !condition(self) {
+            if self.screen.elapsed() > DEADLINE {
+                bail!("not within {} s: {what}", DEADLINE.as_secs());
+            }
+            self.watch()?;
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// What runs, runs; and the watcher sees how things stand.
+    fn watch(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.gateway.ended() {
+            bail!("the gateway ended by itself: {status}");
+        }
+        for (name, agent) in &mut self.agents {
+            if let Some(status) = agent.ended() {
+                bail!("the agent of {name} ended: {status}");
+            }
+        }
+        if self.cloud_task.is_finished() {
+            bail!("the cloud has ended");
+        }
+        if self.application.is_finished() {
+            bail!("the application has ended");
+        }
+        self.screen.show(self.scene());
+        Ok(())
+    }
+
+    fn scene(&self) -> Scene {
+        let on = self.agents.iter().filter(|(_, agent)| agent.id().is_some()).count();
+        Scene {
+            devices: self.agents.len() + 1,
+            on: on + 1,
+            link_is_cut: self.link_is_cut,
+            gateway_runs: self.gateway.id().is_some(),
+            gateway_starts: self.gateway.starts(),
+            cloud: cloud::lock(&self.cloud).count(),
+            gateway: self.snapshot().map_or_else(|| "-".to_owned(), |s| totals(&s)),
+        }
+    }
+
+    fn tell(&mut self, event: &str) {
+        self.screen.show(self.scene());
+        self.screen.tell(event);
+    }
+
+    /// What the gateway says of itself.
+    fn snapshot(&self) -> Option<StatusSnapshot> {
+        status::read(&self.plant.work_dir()).ok()
+    }
+
+    /// How many devices the gateway says to be in a state.
+    fn number(&self, state: RowState) -> usize {
+        let rows = self.snapshot().map(|snapshot| snapshot.children).unwrap_or_default();
+        rows.iter().filter(|row| row.state == state).count()
+    }
+
+    fn links_are_up(&self) -> bool {
+        self.snapshot().is_some_and(|snapshot| {
+            let links = snapshot.summary.links;
+            [links.local, links.cloud].iter().all(|link| link.state == LinkState::Up)
+        })
+    }
+}
+
+impl Drop for Story<'_> {
+    fn drop(&mut self) {
+        self.application.abort();
+        self.cloud_task.abort();
+    }
+}
+
+fn application(plant: &Plant) -> anyhow::Result<Application> {
+    let device = plant::application();
+    let (way, name) = (plant.way_to_the_floor(), device.clone());
+    let connect = move |certificate: &Path, key: &Path| way.login(&name, certificate, key);
+    Application::new(device.clone(), &plant.device_dir(&device), Box::new(connect))
+}
+
+fn totals(snapshot: &StatusSnapshot) -> String {
+    let each = RowState::ALL.iter().map(|state| {
+        let number = snapshot.summary.totals.get(state).unwrap_or(&0);
+        format!("{} {number}", state.as_str())
+    });
+    each.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,42 @@
+//! The documents say what the code says.
+
+use std::collections::BTreeSet;
+
+use certrelay::reason::Reason;
+
+const REASONS: &str = include_str!("../docs/reasons.md");
+const README: &str = include_str!("../README.md");
+const MANIFEST: &str = include_str!("../Cargo.toml");
+
+/// The first cells of the rows of a table, from the line after `heading` to the next empty line.
+fn first_cells(text: &str, heading: &str) -> BTreeSet<String> {
+    let (_, table) = text.split_once(heading).unwrap_or_else(|| panic!("no {heading:?}"));
+    table
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| Some(line.split('|').nth(1)?.trim().trim_matches('`').to_owned()))
+        .collect()
+}
+
+#[test]
+fn every_reason_is_explained_as_the_code_explains_it() {
+    let rows = Reason::ALL.iter().map(|reason| format!("| `{reason}` | {} |\n", reason.explain()));
+    let table: String =
+        ["| word | what it means |\n|---|---|\n".to_owned()].into_iter().chain(rows).collect();
+    assert!(
+        REASONS.ends_with(&format!("\n\n{table}")),
+        "docs/reasons.md is not in step with src/reason.rs; its table has to be:\n\n{table}"
+    );
+}
+
+#[test]
+fn the_readme_says_of_every_dependency_what_it_is_for() {
+    let manifest: toml::Table = MANIFEST.parse().expect("a manifest");
+    let named: BTreeSet<String> = ["dependencies", "dev-dependencies"]
+        .into_iter()
+        .flat_map(|kind| manifest[kind].as_table().expect("a table").keys().cloned())
+        .collect();
+    let mut explained = first_cells(README, "| crate | what for, and why this one |\n|---|---|\n");
+    explained.remove("");
+    assert_eq!(explained, named);
+}
