@@ -189,11 +189,6 @@ impl Backoff {
         jittered(pause, rng)
     }
 
-    /// The longest pause, jittered.
-    pub fn longest_pause(self, rng: &mut fastrand::Rng) -> Duration {
-        jittered(self.longest, rng)
-    }
-
     /// A point within the first pause: where work starts that was under way at a restart.
     pub fn spread(self, rng: &mut fastrand::Rng) -> Duration {
         Duration::from_millis(rng.u64(0..=millis(self.first)))

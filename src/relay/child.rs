@@ -91,6 +91,8 @@ pub(super) struct Live {
     pub echo: Echo,
     /// Messages of the child that were read lately.
     pub reads: Rate,
+    /// When an unsolicited CSR that waits may go.
+    pub turn: Option<Tick>,
     /// The errors that went upstream within the hour.
     pub errors: Vec<(String, Tick)>,
     /// What was last decided.
@@ -303,6 +305,11 @@ impl Child {
 
     /// Goes to a stage; what was to be sent for the old one is not sent any more.
     pub fn go(&mut self, stage: Stage) {
+        if let Stage::Done(Done { outcome: Outcome::Acked { certificate, .. }, .. }) =
+            self.record.stage
+        {
+            self.supersede_certificate(certificate);
+        }
         self.record.stage = stage;
         self.changed = true;
         self.live.to_child.stop();
@@ -312,11 +319,11 @@ impl Child {
         self.live.echo = Echo::Silent;
     }
 
-    /// Asks the child for a CSR. What an unfinished rotation held is given up.
-    pub fn await_csr(&mut self, scene: &mut Scene<'_>, stage: AwaitCsr) {
+    /// Asks the child for a CSR, at `due`. What an unfinished rotation held is given up.
+    pub fn await_csr(&mut self, scene: &mut Scene<'_>, stage: AwaitCsr, due: Tick) {
         self.drop_bodies(scene);
         self.go(Stage::AwaitCsr(stage));
-        self.live.to_child.restart(scene.now.tick);
+        self.live.to_child.restart(due);
     }
 
     /// Takes a CSR into the store. A key or certificate that it takes the place of is remembered.
@@ -328,6 +335,7 @@ impl Child {
         unsolicited: bool,
     ) {
         self.drop_bodies(scene);
+        self.record.superseded_keys.retain(|known| *known != key);
         let csr = Csr { key, mid: scene.mid(), unsolicited };
         scene.out.writes.push(Write::Body(scene.name.clone(), Body::Csr, der));
         self.go(Stage::AwaitCert(AwaitCert { since: Stamp::now(scene.now), csr }));
@@ -337,7 +345,12 @@ impl Child {
             due = due.max(last + CSR_APART);
         }
         if unsolicited {
-            due = due.max(scene.unsolicited.take(UNSOLICITED_APART, scene.now.tick));
+            // One that replaces another that waits keeps its turn.
+            let turn = self.live.turn.filter(|turn| *turn > scene.now.tick);
+            let turn =
+                turn.unwrap_or_else(|| scene.unsolicited.take(UNSOLICITED_APART, scene.now.tick));
+            self.live.turn = Some(turn);
+            due = due.max(turn);
         }
         self.live.csr.restart(due);
     }
@@ -348,6 +361,7 @@ impl Child {
             let superseded = held.certificate;
             self.supersede_certificate(superseded);
         }
+        self.record.superseded_certificates.retain(|known| *known != stage.certificate);
         scene.out.writes.push(Write::Body(scene.name.clone(), Body::Certificate, body));
         self.go(Stage::AwaitAck(stage));
         self.live.confirmed = Stamp::now(scene.now);
@@ -358,7 +372,9 @@ impl Child {
     pub fn done(&mut self, scene: &mut Scene<'_>, outcome: Outcome) {
         match (&self.record.stage, &outcome) {
             (Stage::AwaitAck(held), Outcome::Acked { .. }) => {
-                self.record.current_key = Some(held.csr.key);
+                if let Some(before) = self.record.current_key.replace(held.csr.key) {
+                    remember(&mut self.record.superseded_keys, before);
+                }
                 scene.out.writes.push(Write::DropBody(scene.name.clone(), Body::Csr));
                 scene.out.writes.push(Write::DropBody(scene.name.clone(), Body::Certificate));
             }
@@ -384,7 +400,7 @@ impl Child {
         }
     }
 
-    fn supersede_certificate(&mut self, certificate: CertificateId) {
+    pub fn supersede_certificate(&mut self, certificate: CertificateId) {
         remember(&mut self.record.superseded_certificates, certificate);
     }
 }

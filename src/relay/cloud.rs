@@ -106,11 +106,13 @@ impl Cloud {
     }
 
     /// The link refused a message as being offline.
-    pub fn on_refused(&mut self, now: Tick) {
-        if self.connected {
-            self.doubt(now);
-        }
+    pub fn on_refused(&mut self, now: Tick, settings: &Settings, rng: &mut fastrand::Rng) {
         self.state = CloudState::Down;
+        self.probe = None;
+        if self.connected {
+            self.probes = self.probes.max(1);
+            self.next_probe = Some(now + probe_backoff(settings).pause(self.probes, rng));
+        }
     }
 
     /// Something came through. Returns whether the link has come up by it.
@@ -139,9 +141,9 @@ impl Cloud {
         settings: &Settings,
         rng: &mut fastrand::Rng,
     ) -> Option<Effect> {
-        if self.probe.is_some_and(|probe| now - probe.sent >= PROBE_RETURNS) {
-            self.probe = None;
-            if self.state == CloudState::Up {
+        if let Some(lost) = self.probe.take_if(|probe| now - probe.sent >= PROBE_RETURNS) {
+            let is_heard_since = self.heard.is_some_and(|heard| heard > lost.sent);
+            if self.state == CloudState::Up && !is_heard_since {
                 self.state = CloudState::Unknown;
             }
         }
@@ -151,8 +153,8 @@ impl Cloud {
         let nonce = new_mid(rng);
         self.probe = Some(Probe { nonce, sent: now });
         self.probes = self.probes.saturating_add(1);
-        let backoff = Backoff { first: FIRST_PROBE, longest: settings.probe_interval };
-        self.next_probe = Some(now + PROBE_RETURNS + backoff.pause(self.probes, rng));
+        let pause = probe_backoff(settings).pause(self.probes, rng);
+        self.next_probe = Some(now + PROBE_RETURNS + pause);
         Some(Effect::Publish(
             Side::Cloud,
             Outgoing {
@@ -203,4 +205,8 @@ impl Cloud {
             None => self.next_probe,
         }
     }
+}
+
+fn probe_backoff(settings: &Settings) -> Backoff {
+    Backoff { first: FIRST_PROBE.min(settings.probe_interval), longest: settings.probe_interval }
 }

@@ -7,16 +7,16 @@
 use std::time::Duration;
 
 use super::{
-    child::{Child, Echo, ROSTER, Scene, Signature, new_mid},
+    child::{CSR_APART, Child, Echo, ROSTER, Scene, Signature, new_mid},
     event::{Content, Effect, Outgoing, Side, Weight},
-    outbox::Slot,
+    outbox::{Complaint, Slot},
     record::{Body, Csr, Outcome, Stage, Write},
     settings::Settings,
 };
 use crate::{
     links::{ConnectionId, Qos, SendError},
     reason::Reason,
-    schedule::{Now, Tick, Timestamp},
+    schedule::{Now, Stamp, Tick, Timestamp},
     wire::{Header, Kind, Mid, render},
 };
 
@@ -26,8 +26,12 @@ const SURE_COPIES_APART: Duration = Duration::from_secs(86_400);
 /// A certificate is checked with the cloud again when the cloud last stood by it so long ago.
 const CONFIRMED_FOR: Duration = Duration::from_secs(86_400);
 
-/// So often the cloud is asked whether it stands by a certificate; then it is sent all the same.
-const CONFIRM_ATTEMPTS: u32 = 3;
+/// So often, over more than half an hour, the cloud is asked whether it stands by a certificate.
+/// Then the certificate is sent all the same, and the cloud asked again when it is a day older.
+const CONFIRM_ATTEMPTS: u32 = 7;
+
+/// What the local link did not take is offered to it again after so long.
+const OFFLINE_APART: Duration = Duration::from_secs(1);
 
 /// The record of a device that was never heard, and of which there is nothing to tell, is kept for
 /// so long: it limits what is said of the device.
@@ -141,12 +145,17 @@ impl Child {
         heard.into_iter().chain([done.since.reaches(age, now)]).max().flatten()
     }
 
+    /// Whether a rotation is under way.
+    pub fn is_under_way(&self) -> bool {
+        !matches!(self.record.stage, Stage::Done(_))
+    }
+
     /// Does what the child's time has come for, but for sending.
     pub fn on_time(&mut self, scene: &mut Scene<'_>) -> Fate {
         let now = scene.now;
         self.end_unconfirmed(scene);
-        let is_under_way = !matches!(self.record.stage, Stage::Done(_));
-        if is_under_way && self.record.began.is_older_than(scene.settings.rotation_ttl, now) {
+        if self.is_under_way() && self.record.began.is_older_than(scene.settings.rotation_ttl, now)
+        {
             self.expire(scene);
         }
         self.give_up_expired_certificate(scene);
@@ -167,8 +176,8 @@ impl Child {
         if is_silent {
             self.done(scene, Outcome::Nothing);
         } else {
-            self.report(scene, reason, certificate);
-            self.done(scene, Outcome::Failed { reason, certificate });
+            self.report_end(scene, Complaint::ours(reason, certificate));
+            self.done(scene, Outcome::Failed { reason, code: None, certificate });
         }
         self.note(scene, Weight::Alarm, None, reason, None);
     }
@@ -211,16 +220,16 @@ impl Child {
             CloudItem::Notice(slot) => self.repeat_of(slot),
             CloudItem::Csr(_) | CloudItem::Unverified(_) => &mut self.live.csr,
         };
-        let backoff = scene.settings.cloud;
-        let pause = if link_is_up {
-            backoff.pause(repeat.attempts + 1, scene.rng)
-        } else {
-            backoff.longest_pause(scene.rng)
-        };
+        let pause = scene.settings.cloud.pause(repeat.attempts + 1, scene.rng);
         repeat.sent(copy, now, pause);
+        if !link_is_up {
+            // A nucleus may keep it: one copy is enough until the link is known to be up.
+            repeat.due = None;
+        }
         let is_confirmation = matches!(self.record.stage, Stage::AwaitAck(_));
         if kind == Kind::CsrRes && is_confirmation && self.live.csr.attempts >= CONFIRM_ATTEMPTS {
-            self.live.csr.due = None;
+            self.live.csr.stop();
+            self.live.confirmed = Stamp::now(scene.now);
         }
         let topic = scene.settings.cloud_topics.topic(scene.name, kind);
         let outgoing = Outgoing { copy, topic, qos: Qos::AtLeastOnce, content };
@@ -249,7 +258,7 @@ impl Child {
             return None;
         }
         if cloud_is_up && self.must_confirm(scene.now) {
-            self.live.csr.hasten(scene.now.tick, super::child::CSR_APART);
+            self.live.csr.hasten(scene.now.tick, CSR_APART);
             let pause = scene.settings.certificate.first;
             self.live.to_child.due = Some(scene.now.tick + pause);
             return None;
@@ -319,11 +328,16 @@ impl Child {
     fn must_confirm(&self, now: Now) -> bool {
         matches!(self.record.stage, Stage::AwaitAck(_))
             && !self.live.confirmed.is_within(CONFIRMED_FOR, now)
-            && self.live.csr.attempts < CONFIRM_ATTEMPTS
     }
 
     /// What became of a copy that went to the cloud.
-    pub fn cloud_sent(&mut self, scene: &mut Scene<'_>, copy: Mid, outcome: Result<(), SendError>) {
+    pub fn cloud_sent(
+        &mut self,
+        scene: &mut Scene<'_>,
+        copy: Mid,
+        outcome: Result<(), SendError>,
+        link_is_up: bool,
+    ) {
         let live = &mut self.live;
         let Some(repeat) = [&mut live.csr, &mut live.ack, &mut live.err]
             .into_iter()
@@ -332,9 +346,10 @@ impl Child {
             return;
         };
         match outcome {
-            Ok(()) => repeat.taken(scene.now.tick),
+            Ok(()) if link_is_up => repeat.taken(scene.now.tick),
+            Ok(()) => repeat.flying = None,
             Err(SendError::Offline) => {
-                repeat.flying = None;
+                (repeat.flying, repeat.last) = (None, None);
                 repeat.due = Some(scene.now.tick);
             }
             Err(SendError::Refused) => {
@@ -360,7 +375,9 @@ impl Child {
         }
         match outcome {
             Ok(()) => {}
-            Err(SendError::Offline) => self.live.to_child.due = Some(scene.now.tick),
+            Err(SendError::Offline) => {
+                self.live.to_child.due = Some(scene.now.tick + OFFLINE_APART);
+            }
             Err(SendError::Refused) => {
                 self.live.to_child.due = Some(scene.now.tick + scene.settings.request.longest);
                 self.note(scene, Weight::Alarm, Some(Side::Local), Reason::LinkRefused, None);
@@ -368,19 +385,18 @@ impl Child {
         }
     }
 
-    /// The cloud can be reached again: all that it has yet to hear or answer is due.
-    pub fn on_cloud_up(&mut self, now: Tick) {
-        let is_asked =
-            matches!(self.record.stage, Stage::AwaitCert(_)) && self.live.csr.attempts > 0;
-        if is_asked
-            || matches!(self.record.stage, Stage::AwaitAck(_)) && self.live.csr.due.is_some()
-        {
-            self.live.csr.hasten(now, Duration::ZERO);
+    /// The cloud can be reached again: all that it has yet to hear or answer is due, if a copy went
+    /// before; the first is planned already.
+    pub fn on_cloud_up(&mut self, now: Now) {
+        let asks = matches!(self.record.stage, Stage::AwaitCert(_)) || self.must_confirm(now);
+        if asks && self.live.csr.attempts > 0 {
+            self.live.csr.hasten(now.tick, CSR_APART);
         }
         for slot in Slot::ALL {
-            let waits_here = slot.notice(&self.record.outbox).is_some_and(|n| n.is_here());
-            if waits_here {
-                self.repeat_of(slot).hasten(now, Duration::ZERO);
+            let waits = slot.notice(&self.record.outbox).is_some();
+            let repeat = self.repeat_of(slot);
+            if waits && repeat.attempts > 0 {
+                repeat.hasten(now.tick, CSR_APART);
             }
         }
     }

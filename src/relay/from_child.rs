@@ -7,6 +7,7 @@
 use super::{
     child::{Child, Echo, Scene},
     event::Side,
+    outbox::Complaint,
     record::{Done, Outcome, Stage},
 };
 use crate::{
@@ -101,6 +102,9 @@ impl Child {
                 self.report(scene, Reason::AckUnknown, Some(id));
             }
             AckName::Unreadable => self.refuse(scene, Side::Local, Reason::Unreadable),
+            AckName::Bare if self.is_foreign(message.header.rotation.as_ref()) => {
+                self.stale_ack(scene);
+            }
             AckName::Bare => self.on_bare_ack(scene, arrival),
         }
     }
@@ -147,19 +151,25 @@ impl Child {
     /// `crt_err`.
     pub fn on_error(&mut self, scene: &mut Scene<'_>, message: &CrtErr, arrival: Arrival) {
         let held = self.held_certificate();
-        let other = |id: CertificateId| held != Some(id);
-        if message.certificate.is_some_and(other)
-            || self.is_foreign(message.header.rotation.as_ref())
-        {
-            return self.refuse(scene, Side::Local, Reason::StaleError);
-        }
-        self.refuse_with(scene, Side::Local, Reason::DeviceError, Some(message.error.clone()));
+        let rotation = message.header.rotation.as_ref();
         let code = message.code.as_deref().unwrap_or(Reason::DeviceError.as_str());
-        self.report_words(scene, code, &message.error, held);
-        let certain = message.certificate.is_some() || arrival != Arrival::Maybe;
-        if held.is_some() && certain {
-            let reason = Reason::DeviceError;
-            self.done(scene, Outcome::Failed { reason, certificate: held });
+        let certificate = message.certificate.or(held);
+        let error = Complaint { code, words: &message.error, certificate, rotation };
+        let is_about_another = message.certificate.is_some() && message.certificate != held;
+        let words = Some(message.error.clone());
+        if is_about_another || self.is_foreign(rotation) {
+            // The cloud hears it all the same: it can only make the cloud keep an old certificate.
+            self.refuse_with(scene, Side::Local, Reason::StaleError, words);
+            return self.report_words(scene, error);
+        }
+        self.refuse_with(scene, Side::Local, Reason::DeviceError, words);
+        let is_certain = message.certificate.is_some() || arrival != Arrival::Maybe;
+        if held.is_some() && is_certain {
+            self.report_end(scene, error);
+            let (reason, code) = (Reason::DeviceError, Some(code.to_owned()));
+            self.done(scene, Outcome::Failed { reason, code, certificate: held });
+        } else {
+            self.report_words(scene, error);
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     child::{COPIES_APART, CSR_APART, Child, Scene, Signature},
     event::{Lost, Side, Weight},
+    outbox::Complaint,
     record::{AwaitAck, AwaitCert, AwaitCsr, Notice, Occurred, Outcome, Stage},
 };
 use crate::{
@@ -46,12 +47,15 @@ impl Child {
     /// The cloud names a rotation that is new to us. Its word wins.
     fn on_new_rotation(&mut self, scene: &mut Scene<'_>, stage: AwaitCsr) {
         match &mut self.record.stage {
-            Stage::AwaitCsr(waiting) => waiting.hold_until = stage.hold_until,
+            Stage::AwaitCsr(waiting) => {
+                waiting.hold_until = stage.hold_until;
+                self.copy_due(scene);
+            }
             Stage::AwaitCert(waiting) => {
                 waiting.csr.unsolicited = false;
                 self.csr_due(scene);
             }
-            Stage::AwaitAck(_) | Stage::Done(_) => self.await_csr(scene, stage),
+            Stage::AwaitAck(_) | Stage::Done(_) => self.await_csr(scene, stage, scene.now.tick),
         }
         self.step(scene, Side::Cloud, Reason::Requested);
     }
@@ -70,7 +74,7 @@ impl Child {
         self.record.requested = Some(Occurred { at: Stamp::now(now) });
         self.record.rotation = None;
         self.record.began = Stamp::now(now);
-        self.await_csr(scene, stage);
+        self.await_csr(scene, stage, now.tick);
         self.step(scene, Side::Cloud, Reason::Requested);
     }
 
@@ -144,7 +148,9 @@ impl Child {
             Stage::AwaitAck(stage) => stage.csr,
             Stage::AwaitCsr(_) | Stage::Done(_) => return,
         };
-        if self.record.superseded_certificates.contains(&facts.id) {
+        // One that another took the place of comes late; unless there is no other any more.
+        let is_replaced = matches!(self.record.stage, Stage::AwaitAck(_));
+        if is_replaced && self.record.superseded_certificates.contains(&facts.id) {
             return self.refuse(scene, Side::Cloud, Reason::Superseded);
         }
         let stage = AwaitAck {
@@ -196,7 +202,8 @@ impl Child {
         }
         if verdict.is_final {
             let certificate = self.held_certificate();
-            self.done(scene, Outcome::Failed { reason: Reason::CloudRefused, certificate });
+            let (reason, code) = (Reason::CloudRefused, verdict.code.clone());
+            self.done(scene, Outcome::Failed { reason, code, certificate });
             self.refuse_with(scene, Side::Cloud, Reason::CloudRefused, verdict.code.clone());
         } else {
             self.refuse_with(scene, Side::Cloud, Reason::CloudDeferred, verdict.code.clone());
@@ -242,9 +249,12 @@ impl Child {
         };
         let certificate = self.held_certificate();
         if unsolicited {
-            self.done(scene, Outcome::Failed { reason, certificate });
+            self.done(scene, Outcome::Failed { reason, code: None, certificate });
         } else {
-            self.await_csr(scene, AwaitCsr { since: Stamp::now(scene.now), hold_until: None });
+            // It has just shown that it answers badly: no sooner than one that does not answer.
+            let due = scene.now.tick + scene.settings.request.pause(1, scene.rng);
+            let stage = AwaitCsr { since: Stamp::now(scene.now), hold_until: None };
+            self.await_csr(scene, stage, due);
         }
     }
 
@@ -263,7 +273,8 @@ impl Child {
     /// There is no certificate to hand over any more: the CSR goes to the cloud once more.
     pub fn ask_again(&mut self, scene: &mut Scene<'_>) {
         let Stage::AwaitAck(held) = &self.record.stage else { return };
-        let csr = held.csr;
+        let (csr, certificate) = (held.csr, held.certificate);
+        self.supersede_certificate(certificate);
         self.go(Stage::AwaitCert(AwaitCert { since: Stamp::now(scene.now), csr }));
         self.live.csr.restart(scene.now.tick);
     }
@@ -276,9 +287,14 @@ impl Child {
                 Some(_) => self.live.ack.hasten(scene.now.tick, CSR_APART),
                 None => self.say_acked(scene, certificate, proof),
             },
-            Outcome::Failed { reason, certificate } => match &self.record.outbox.err {
+            Outcome::Failed { reason, code, certificate } => match &self.record.outbox.err {
                 Some(_) => self.live.err.hasten(scene.now.tick, CSR_APART),
-                None => self.report(scene, reason, certificate),
+                None => {
+                    let code = code.as_deref().unwrap_or(reason.as_str());
+                    let words = reason.explain();
+                    let error = Complaint { code, words, certificate, rotation: None };
+                    self.report_end(scene, error);
+                }
             },
             Outcome::Nothing => {}
         }

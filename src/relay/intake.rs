@@ -8,9 +8,9 @@ use std::num::NonZeroU32;
 
 use super::{
     Effect, Note, Outcome, Relay, Side, Weight,
-    child::Child,
+    child::{Child, Repeat},
     outbox::Slot,
-    record::{AwaitCsr, Stage},
+    record::{AwaitCsr, Occurred, Stage},
 };
 use crate::{
     links::Message,
@@ -22,6 +22,9 @@ use crate::{
     },
     x509,
 };
+
+/// The most devices without a record whose messages are counted.
+const MOST_STRANGERS: usize = 1_024;
 
 /// The most messages of one child that are read in a second.
 const READS: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
@@ -86,7 +89,7 @@ impl Relay {
         if name == self.settings.core && kind != Kind::Result {
             return Err(dropped(Reason::ReservedName));
         }
-        if name != self.settings.core && !self.settings.children.serves(&name) {
+        if name != self.settings.core && !self.serves(&name) {
             return Err(dropped(Reason::NotServed));
         }
         if kind == Kind::CsrReq && message.retain {
@@ -210,9 +213,7 @@ impl Relay {
         message: &Message,
         out: &mut Outcome,
     ) -> Result<(), Reason> {
-        if let Some(child) = self.children.get_mut(name)
-            && !child.live.reads.take(READS, now.tick)
-        {
+        if !self.may_read(now, name) {
             return Err(Reason::Flood);
         }
         if let Some(mid) = Header::read(&message.payload).mid
@@ -238,13 +239,24 @@ impl Relay {
         Ok(())
     }
 
+    /// Whether one more message of the device is read now.
+    fn may_read(&mut self, now: Now, name: &ThingName) -> bool {
+        if let Some(child) = self.children.get_mut(name) {
+            return child.live.reads.take(READS, now.tick);
+        }
+        if self.strangers.len() >= MOST_STRANGERS {
+            self.strangers.clear();
+        }
+        self.strangers.entry(name.clone()).or_default().take(READS, now.tick)
+    }
+
     /// The first message of a child makes its record; one that was only tried is taken up as if it
     /// had been asked.
     fn admit_speaker(&mut self, now: Now, name: &ThingName) -> Option<()> {
-        let request = self.trials.get(name).map(|trial| trial.request.clone());
+        let trial = self.trials.get(name).map(|trial| (trial.request.clone(), trial.to_child));
         self.admit(now, name)?;
-        if let Some((child, request)) = self.children.get_mut(name).zip(request) {
-            child.take_up(now, request);
+        if let Some((child, (request, to_child))) = self.children.get_mut(name).zip(trial) {
+            child.take_up(now, request, to_child);
         }
         Some(())
     }
@@ -304,13 +316,16 @@ impl Child {
     }
 
     /// A child that was only tried has answered: its rotation is the one it was tried with.
-    fn take_up(&mut self, now: Now, request: CsrReq) {
-        if !matches!(self.record.stage, Stage::Done(_)) {
-            return;
+    fn take_up(&mut self, now: Now, request: CsrReq, to_child: Repeat) {
+        if request.header.rotation.is_none() {
+            self.record.requested = Some(Occurred { at: Stamp::now(now) });
         }
         self.record.rotation = request.header.rotation;
         self.record.began = Stamp::now(now);
         self.record.not_after = request.not_after;
-        self.go(Stage::AwaitCsr(AwaitCsr { since: Stamp::now(now), hold_until: None }));
+        let hold_until = request.hold_until;
+        self.go(Stage::AwaitCsr(AwaitCsr { since: Stamp::now(now), hold_until }));
+        self.live.to_child = Repeat { flying: None, ..to_child };
+        self.live.sure_copy = to_child.last;
     }
 }

@@ -84,6 +84,8 @@ pub struct Relay {
     local: Local,
     counters: Counters,
     unsolicited: Turns,
+    /// Messages that were read lately of devices that have no record.
+    strangers: BTreeMap<ThingName, pace::Rate>,
     /// The newest trusted time that is stored.
     seen: Option<Timestamp>,
     clock_is_trusted: bool,
@@ -113,6 +115,7 @@ impl Relay {
             local: Local::default(),
             counters: Counters::default(),
             unsolicited: Turns::default(),
+            strangers: BTreeMap::new(),
             seen: snapshot.seen,
             clock_is_trusted: false,
             full_until: None,
@@ -122,6 +125,7 @@ impl Relay {
             relay.children.insert(name.clone(), child);
             relay.reschedule(&name, now);
         }
+        relay.leave_alone(now, out);
         for name in snapshot.damaged {
             relay.on_damaged(now, &name, out);
         }
@@ -269,7 +273,7 @@ impl Relay {
         out: &mut Outcome,
     ) {
         if side == Side::Cloud && outcome == Err(SendError::Offline) {
-            self.cloud.on_refused(now.tick);
+            self.cloud.on_refused(now.tick, &self.settings, &mut self.rng);
         }
         let waiting = match side {
             Side::Cloud => &mut self.cloud.out,
@@ -278,10 +282,14 @@ impl Relay {
         let Some(name) = waiting.remove(&copy) else { return };
         if let Some(trial) = self.trials.get_mut(&name) {
             trial.to_child.flying = None;
+            if outcome.is_err() {
+                trial.to_child.due = Some(now.tick + self.settings.request.first);
+            }
             return self.reschedule(&name, now);
         }
+        let link_is_up = self.cloud.state == CloudState::Up;
         self.with_child(now, &name, out, |child, scene| match side {
-            Side::Cloud => child.cloud_sent(scene, copy, outcome),
+            Side::Cloud => child.cloud_sent(scene, copy, outcome, link_is_up),
             Side::Local => child.local_sent(scene, copy, outcome),
         });
     }
@@ -301,7 +309,7 @@ impl Relay {
         let names: Vec<ThingName> = self.children.keys().cloned().collect();
         for name in names {
             if let Some(child) = self.children.get_mut(&name) {
-                child.on_cloud_up(now.tick);
+                child.on_cloud_up(now);
             }
             self.reschedule(&name, now);
         }
@@ -315,6 +323,30 @@ impl Relay {
                 child.report(scene, Reason::StoreLost, None);
             });
         }
+    }
+
+    /// What is under way for a device that is not served any more ends; under the core's own name
+    /// nothing is under way.
+    fn leave_alone(&mut self, now: Now, out: &mut Outcome) {
+        let others: Vec<ThingName> = self
+            .children
+            .iter()
+            .filter(|(name, child)| child.is_under_way() && !self.serves(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in others {
+            self.with_child(now, &name, out, |child, scene| {
+                let (reason, certificate) = (Reason::NotServed, child.held_certificate());
+                child.report_end(scene, outbox::Complaint::ours(reason, certificate));
+                child.done(scene, Ended::Failed { reason, code: None, certificate });
+                child.note(scene, Weight::Alarm, None, reason, None);
+            });
+        }
+    }
+
+    /// Whether the device is one of ours, by its name.
+    fn serves(&self, name: &ThingName) -> bool {
+        *name != self.settings.core && self.settings.children.serves(name)
     }
 
     /// All records are gone: the cloud is to hear of it under the core's own name.

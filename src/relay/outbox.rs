@@ -14,7 +14,7 @@ use super::{
 use crate::{
     reason::Reason,
     schedule::{Now, Stamp, Tick},
-    wire::{AckProof, CertificateId, Header, Kind, Mid, Verdict, render},
+    wire::{AckProof, CertificateId, Header, Kind, Mid, RotationId, Verdict, render},
 };
 
 /// One error a child and code goes upstream in so long.
@@ -28,6 +28,24 @@ const AGAIN: [Duration; 2] = [Duration::from_secs(86_400), Duration::from_secs(7
 
 /// A notice that the broker took so often, over so long, and that never came back, ends.
 const UNCONFIRMED: (u32, Duration) = (3, Duration::from_secs(86_400));
+
+/// An error that the cloud is to hear of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Complaint<'a> {
+    pub code: &'a str,
+    /// Escaped, at most 256 bytes.
+    pub words: &'a str,
+    pub certificate: Option<CertificateId>,
+    /// The rotation that it is about; `None`: the record's.
+    pub rotation: Option<&'a RotationId>,
+}
+
+impl Complaint<'_> {
+    /// A refusal of ours.
+    pub fn ours(reason: Reason, certificate: Option<CertificateId>) -> Self {
+        Self { code: reason.as_str(), words: reason.explain(), certificate, rotation: None }
+    }
+}
 
 /// One of the two notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,26 +107,46 @@ impl Child {
         reason: Reason,
         certificate: Option<CertificateId>,
     ) {
-        self.report_words(scene, reason.as_str(), reason.explain(), certificate);
+        self.report_words(scene, Complaint::ours(reason, certificate));
     }
 
-    /// The cloud is to hear of an error, within the limits of what one child may cause.
-    pub fn report_words(
-        &mut self,
-        scene: &mut Scene<'_>,
-        code: &str,
-        words: &str,
-        certificate: Option<CertificateId>,
-    ) {
-        let now = scene.now.tick;
-        let errors = &mut self.live.errors;
-        errors.retain(|(_, at)| now - *at < ERRORS_APART);
-        if errors.len() >= ERRORS || errors.iter().any(|(known, _)| known == code) {
+    /// The cloud is to hear of an error, unless one child has caused too many.
+    pub fn report_words(&mut self, scene: &mut Scene<'_>, error: Complaint<'_>) {
+        if self.errors_until(scene.now.tick, error.code).is_some() {
             return scene.counters.count(None, Reason::ErrorSuppressed);
         }
-        errors.push((code.to_owned(), now));
-        let says = Says::Failed { code: code.to_owned(), error: words.to_owned(), certificate };
+        self.say_failed(scene, error, scene.now.tick);
+    }
+
+    /// The cloud is to hear of an error that ends a rotation: if the child has caused too many,
+    /// then later.
+    pub fn report_end(&mut self, scene: &mut Scene<'_>, error: Complaint<'_>) {
+        let due = self.errors_until(scene.now.tick, error.code).unwrap_or(scene.now.tick);
+        self.say_failed(scene, error, due);
+    }
+
+    /// Until when errors of this code, or all of the child's, are held back, if they are.
+    fn errors_until(&mut self, now: Tick, code: &str) -> Option<Tick> {
+        let errors = &mut self.live.errors;
+        errors.retain(|(_, at)| *at + ERRORS_APART > now);
+        let same = errors.iter().filter(|(known, _)| known == code).map(|(_, at)| *at).max();
+        let oldest = errors.first().filter(|_| errors.len() >= ERRORS).map(|(_, at)| *at);
+        same.max(oldest).map(|at| at + ERRORS_APART)
+    }
+
+    fn say_failed(&mut self, scene: &mut Scene<'_>, error: Complaint<'_>, due: Tick) {
+        let errors = &mut self.live.errors;
+        errors.push((error.code.to_owned(), due));
+        if errors.len() > ERRORS {
+            errors.remove(0);
+        }
+        let (code, words) = (error.code.to_owned(), error.words.to_owned());
+        let says = Says::Failed { code, error: words, certificate: error.certificate };
         self.say(scene, Slot::Err, says);
+        if let (Some(rotation), Some(notice)) = (error.rotation, &mut self.record.outbox.err) {
+            notice.rotation = Some(rotation.clone());
+        }
+        self.live.err.restart(due);
     }
 
     fn say(&mut self, scene: &mut Scene<'_>, slot: Slot, says: Says) {
@@ -210,11 +248,6 @@ impl Repeat {
 }
 
 impl Notice {
-    /// Whether nothing says that it left.
-    pub(super) fn is_here(&self) -> bool {
-        matches!(self.reached, Reached::Here { .. })
-    }
-
     /// The payload, as the core `core` sends it.
     pub(super) fn content(&self, core: &crate::wire::ThingName) -> Content {
         let header = Header {

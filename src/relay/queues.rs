@@ -174,7 +174,8 @@ impl Relay {
             return self.counters.count(None, Reason::TooManyRecords);
         }
         self.unschedule(name);
-        let to_child = super::child::Repeat::begin(now.tick);
+        let hold = request.hold_until.zip(now.wall).map(|(until, wall)| until - wall);
+        let to_child = super::child::Repeat::begin(now.tick + hold.unwrap_or_default());
         let trial = Trial { request, since: now.tick, to_child, agenda: None, local_rank: None };
         self.trials.insert(name.clone(), trial);
         self.reschedule(name, now);

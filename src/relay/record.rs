@@ -199,6 +199,9 @@ pub enum Outcome {
     Failed {
         /// Why.
         reason: Reason,
+        /// The code that the device or the cloud gave for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<String>,
         /// The certificate that was not taken, if there was one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         certificate: Option<CertificateId>,
