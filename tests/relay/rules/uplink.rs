@@ -302,3 +302,12 @@ fn what_the_link_refuses_for_good_is_said_and_not_tried_at_once_again() {
     assert!((2..=8).contains(&b.errors().len()), "{}", b.errors().len());
     assert!(b.counted(Side::Cloud, Reason::LinkRefused) >= 2);
 }
+
+#[test]
+fn a_csr_that_came_before_the_cloud_asked_counts_as_asked_for() {
+    let mut b = Bench::up();
+    b.local(PUMP, Kind::CsrRes, &csr_payload(&pki::badly_signed_csr(PUMP, 1)));
+    b.request(PUMP, "r1");
+    b.advance(secs(7));
+    b.expect(PUMP, "await-csr");
+}
