@@ -31,7 +31,7 @@ const CONFIRMED_FOR: Duration = Duration::from_secs(86_400);
 const CONFIRM_ATTEMPTS: u32 = 7;
 
 /// What the local link did not take is offered to it again after so long.
-const OFFLINE_APART: Duration = Duration::from_secs(1);
+const OFFLINE_APART: Duration = Duration::from_secs(2);
 
 /// The record of a device that was never heard, and of which there is nothing to tell, is kept for
 /// so long: it limits what is said of the device.

@@ -155,7 +155,8 @@ impl Child {
         let code = message.code.as_deref().unwrap_or(Reason::DeviceError.as_str());
         let certificate = message.certificate.or(held);
         let error = Complaint { code, words: &message.error, certificate, rotation };
-        let is_about_another = message.certificate.is_some() && message.certificate != held;
+        let known = held.or_else(|| self.ended_with());
+        let is_about_another = message.certificate.is_some() && message.certificate != known;
         let words = Some(message.error.clone());
         if is_about_another || self.is_foreign(rotation) {
             // The cloud hears it all the same: it can only make the cloud keep an old certificate.

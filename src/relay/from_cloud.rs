@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     reason::Reason,
-    schedule::Stamp,
+    schedule::{Stamp, Tick},
     wire::{CertificateId, CertificateMessage, CsrReq, KeyDigest, Kind, Mid, RotationId, Verdict},
     x509,
 };
@@ -48,8 +48,10 @@ impl Child {
     fn on_new_rotation(&mut self, scene: &mut Scene<'_>, stage: AwaitCsr) {
         match &mut self.record.stage {
             Stage::AwaitCsr(waiting) => {
-                waiting.hold_until = stage.hold_until;
-                self.copy_due(scene);
+                let waited_for = std::mem::replace(&mut waiting.hold_until, stage.hold_until);
+                if waited_for.is_some() {
+                    self.copy_due(scene);
+                }
             }
             Stage::AwaitCert(waiting) => {
                 waiting.csr.unsolicited = false;
@@ -233,15 +235,18 @@ impl Child {
             Ok(()) => self.live.signature = Signature::Good,
             Err(x509::Refusal(reason)) => {
                 self.live.signature = Signature::Unchecked;
-                self.give_up_csr(scene, reason);
+                // It has just shown that it answers badly: it is asked no sooner than one that
+                // does not answer.
+                let pause = scene.settings.request.pause(1, scene.rng);
+                self.give_up_csr(scene, reason, scene.now.tick + pause);
                 self.refuse(scene, Side::Local, reason);
                 self.report(scene, reason, None);
             }
         }
     }
 
-    /// The CSR is of no use: the child is asked for another, if anybody wants one.
-    fn give_up_csr(&mut self, scene: &mut Scene<'_>, reason: Reason) {
+    /// The CSR is of no use: the child is asked for another at `due`, if anybody wants one.
+    fn give_up_csr(&mut self, scene: &mut Scene<'_>, reason: Reason, due: Tick) {
         let unsolicited = match &self.record.stage {
             Stage::AwaitCert(stage) => stage.csr.unsolicited,
             Stage::AwaitAck(stage) => stage.csr.unsolicited,
@@ -251,8 +256,6 @@ impl Child {
         if unsolicited {
             self.done(scene, Outcome::Failed { reason, code: None, certificate });
         } else {
-            // It has just shown that it answers badly: no sooner than one that does not answer.
-            let due = scene.now.tick + scene.settings.request.pause(1, scene.rng);
             let stage = AwaitCsr { since: Stamp::now(scene.now), hold_until: None };
             self.await_csr(scene, stage, due);
         }
@@ -262,7 +265,7 @@ impl Child {
     pub fn on_lost(&mut self, scene: &mut Scene<'_>, lost: Lost) {
         match lost {
             Lost::Csr(key) if self.waiting_key() == Some(key) => {
-                self.give_up_csr(scene, Reason::BodyLost);
+                self.give_up_csr(scene, Reason::BodyLost, scene.now.tick);
             }
             Lost::Certificate(id) if self.held_certificate() == Some(id) => self.ask_again(scene),
             Lost::Csr(_) | Lost::Certificate(_) => return,
@@ -293,7 +296,7 @@ impl Child {
                     let code = code.as_deref().unwrap_or(reason.as_str());
                     let words = reason.explain();
                     let error = Complaint { code, words, certificate, rotation: None };
-                    self.report_end(scene, error);
+                    self.say_failed(scene, error, scene.now.tick);
                 }
             },
             Outcome::Nothing => {}

@@ -134,7 +134,8 @@ impl Child {
         same.max(oldest).map(|at| at + ERRORS_APART)
     }
 
-    fn say_failed(&mut self, scene: &mut Scene<'_>, error: Complaint<'_>, due: Tick) {
+    /// The cloud is to hear of an error, whatever it has heard.
+    pub fn say_failed(&mut self, scene: &mut Scene<'_>, error: Complaint<'_>, due: Tick) {
         let errors = &mut self.live.errors;
         errors.push((error.code.to_owned(), due));
         if errors.len() > ERRORS {
