@@ -67,7 +67,6 @@ fn an_ack_that_names_one_of_the_last_four_superseded_certificates_is_stale() {
 }
 
 #[test]
-#[ignore = "departure: the certificate of an earlier rotation that was acknowledged is forgotten"]
 fn an_ack_that_names_the_certificate_of_the_rotation_before_is_stale() {
     let mut b = Bench::up();
     let before = b.reach_done(PUMP, "r1", 1);
@@ -80,7 +79,6 @@ fn an_ack_that_names_the_certificate_of_the_rotation_before_is_stale() {
 }
 
 #[test]
-#[ignore = "departure: a certificate that was lost from the store is not remembered"]
 fn an_ack_that_names_a_certificate_that_was_lost_from_the_store_is_not_unknown() {
     let mut b = Bench::up();
     let id = b.reach_await_ack(PUMP, "r1", 1);
@@ -268,7 +266,6 @@ fn an_echo_is_asked_anew_on_a_new_connection_and_for_a_new_certificate() {
 }
 
 #[test]
-#[ignore = "departure: a bare ack that names another rotation counts for the one under way"]
 fn a_bare_ack_that_names_another_rotation_is_stale() {
     let mut b = Bench::up();
     b.reach_done(PUMP, "r1", 1);
@@ -302,7 +299,6 @@ fn an_ack_of_the_last_rotation_that_comes_again_changes_nothing() {
 }
 
 #[test]
-#[ignore = "departure: an error about the certificate just acknowledged goes nowhere"]
 fn a_child_that_finds_too_late_that_its_certificate_fails_is_heard() {
     let mut b = Bench::up();
     let id = b.reach_done(PUMP, "r1", 1);

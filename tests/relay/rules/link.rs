@@ -75,7 +75,6 @@ fn a_link_of_which_nothing_is_known_is_not_probed_without_end() {
 }
 
 #[test]
-#[ignore = "departure: a lost probe outweighs what came through after it was sent"]
 fn a_lost_probe_says_nothing_when_something_came_through_since() {
     let mut b = Bench::up();
     b.probes_return = false;
@@ -114,7 +113,6 @@ fn a_message_that_is_refused_as_offline_takes_the_link_down() {
 }
 
 #[test]
-#[ignore = "departure: a probe that is refused as offline is sent again in the same instant"]
 fn a_link_that_refuses_all_as_offline_is_not_probed_without_pause() {
     let mut b = Bench::up();
     b.cloud_answer = Answer::Offline;
@@ -124,7 +122,6 @@ fn a_link_that_refuses_all_as_offline_is_not_probed_without_pause() {
 }
 
 #[test]
-#[ignore = "departure: a message that the floor refuses as offline is sent again in the same instant"]
 fn a_floor_that_refuses_all_as_offline_is_not_offered_without_pause() {
     let mut b = Bench::up();
     b.floor_answer = Answer::Offline;
@@ -178,7 +175,6 @@ fn a_missing_loopback_never_stops_the_sending() {
 }
 
 #[test]
-#[ignore = "departure: of what nothing answers a copy goes out each hour, link up or not"]
 fn a_link_of_which_nothing_is_known_gets_one_copy_of_a_message() {
     let mut b = swallowing();
     b.fail(PUMP, "broken");

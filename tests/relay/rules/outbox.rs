@@ -190,7 +190,6 @@ fn acked_offline(b: &mut Bench) {
 }
 
 #[test]
-#[ignore = "departure: what a link of which nothing is known swallows counts as sent with the link up"]
 fn a_notice_does_not_end_while_nothing_is_known_of_the_link() {
     let mut b = Bench::up();
     acked_offline(&mut b);
@@ -268,7 +267,6 @@ fn no_child_makes_the_gateway_send_many_errors_by_inventing_codes() {
 }
 
 #[test]
-#[ignore = "departure: an error within an hour of one with its code is dropped, whatever it ends"]
 fn a_rotation_that_fails_soon_after_another_is_reported_once_the_hour_is_over() {
     let mut b = Bench::up();
     b.reach_await_ack(PUMP, "r1", 1);

@@ -97,7 +97,6 @@ fn a_certificate_that_is_lost_is_asked_for_again() {
 }
 
 #[test]
-#[ignore = "departure: the certificate of an earlier attempt is refused although its key waits"]
 fn a_cloud_that_answers_the_same_csr_with_the_same_certificate_gets_it_through() {
     let mut b = Bench::up();
     let id = b.reach_await_ack(PUMP, "r1", 1);
@@ -111,7 +110,6 @@ fn a_cloud_that_answers_the_same_csr_with_the_same_certificate_gets_it_through()
 }
 
 #[test]
-#[ignore = "departure: the key of a certificate in use that another takes the place of is forgotten"]
 fn the_key_of_the_certificate_before_the_one_in_use_is_superseded() {
     let mut b = Bench::up();
     b.reach_done(PUMP, "r1", 1);

@@ -56,7 +56,6 @@ fn no_more_than_one_csr_a_minute_of_a_child_goes_up_and_none_is_refused() {
 }
 
 #[test]
-#[ignore = "departure: each time that the link comes up a copy goes, however lately the last went"]
 fn no_more_than_one_csr_a_minute_goes_up_over_a_link_that_flaps() {
     let mut b = Bench::up();
     b.reach_await_cert(PUMP, "r1", 1);
@@ -269,7 +268,6 @@ fn rotations_that_nobody_asked_for_go_up_no_faster_than_sixty_a_minute() {
 }
 
 #[test]
-#[ignore = "departure: a child that sends CSR after CSR takes a turn for each and makes all others wait"]
 fn a_child_that_floods_with_csrs_does_not_hold_up_anothers_rotation() {
     let mut b = Bench::up();
     for n in 0..600 {

@@ -56,7 +56,6 @@ fn nothing_for_the_core_goes_to_the_floor() {
 }
 
 #[test]
-#[ignore = "departure: a record that a former child left is served although it is the core's name"]
 fn nothing_for_the_core_goes_to_the_floor_when_it_was_a_child_before() {
     let mut b = Bench::up();
     b.reach_await_ack(PUMP, "r1", 1);
@@ -69,7 +68,6 @@ fn nothing_for_the_core_goes_to_the_floor_when_it_was_a_child_before() {
 }
 
 #[test]
-#[ignore = "departure: the record of a device that no glob matches any more is served on"]
 fn a_device_that_is_no_longer_served_is_left_alone() {
     let mut b = Bench::up();
     b.reach_await_ack(PUMP, "r1", 1);
@@ -149,13 +147,11 @@ fn a_tried_device_that_acks_at_its_start_is_asked_on() {
 }
 
 #[test]
-#[ignore = "departure: a tried device that reports an error is not asked any more"]
 fn a_tried_device_that_reports_an_error_is_asked_on() {
     asked_on_after(|b| b.fail(PUMP, "busy"));
 }
 
 #[test]
-#[ignore = "departure: a tried device whose CSR is refused is not asked any more"]
 fn a_tried_device_whose_csr_is_refused_is_asked_on() {
     asked_on_after(|b| b.local(PUMP, Kind::CsrRes, &csr_payload(&pki::csr("pump-2", 1))));
 }
@@ -171,7 +167,6 @@ fn asked_on_after(first: fn(&mut Bench)) {
 }
 
 #[test]
-#[ignore = "departure: the request that a device was tried with does not count for minInterval"]
 fn the_request_that_a_device_was_tried_with_counts_for_the_interval() {
     let mut b = Bench::up();
     b.cloud(PUMP, Kind::CsrReq, b"{}");
@@ -186,7 +181,6 @@ fn the_request_that_a_device_was_tried_with_counts_for_the_interval() {
 }
 
 #[test]
-#[ignore = "departure: a trial knows no holdUntil"]
 fn a_tried_device_is_left_alone_as_long_as_the_cloud_says() {
     let mut b = Bench::up();
     let until = b.unix() + 7200;
