@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{self, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -80,7 +80,8 @@ impl Site {
 
     /// mTLS on both sides, and the example's access rules on the floor.
     pub fn mtls() -> Self {
-        let (devices, authority) = (Arc::new(Authority::new("devices")), Authority::new("cloud"));
+        let (devices, authority) =
+            (Arc::new(Authority::new("devices CA")), Authority::new("cloud CA"));
         let files = tempfile::tempdir().expect("a folder");
         let floor = generous(Setup::mtls(&devices)).line("use_username_as_clientid true");
         let (floor, cloud) = (floor.acl(RULES).start(), generous(Setup::mtls(&authority)).start());
@@ -203,11 +204,6 @@ impl Gateway {
         );
         crate::support::write(&dir.path().join("certrelay.toml"), all);
         Self { dir, running: None }
-    }
-
-    /// Its work directory.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Starts it.

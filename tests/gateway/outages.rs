@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::{
-    harness::{CORE, Site},
-    peers::Device,
+    harness::{CORE, Site, row},
+    peers::{Cloud, Device},
     support::peer::Login,
 };
 
@@ -30,10 +30,11 @@ async fn a_rotation_survives_the_link_to_the_cloud_being_cut_at_every_step() {
     site.network.cut();
     device.send_csr(&asked).await;
     // The floor does not notice: the gateway has taken it.
-    site.gateway.until("the CSR is taken", |shown| {
-        crate::harness::row(shown, "dev-a").is_some_and(|row| row.state.as_str() == "await-cert")
-    })
-    .await;
+    site.gateway
+        .until("the CSR is taken", |shown| {
+            row(shown, "dev-a").is_some_and(|row| row.state.as_str() == "await-cert")
+        })
+        .await;
     site.network.restore();
     let csr = cloud.uplink("dev-a", "csr_res").await;
 
@@ -61,10 +62,9 @@ async fn a_cloud_that_falls_silent_without_closing_the_connection_is_noticed_and
     let asked = device.downlink("csr_req").await;
     site.network.freeze();
     device.send_csr(&asked).await;
-    site.gateway.until("the CSR is taken", |shown| {
-        crate::harness::row(shown, "dev-a").is_some_and(|row| row.attempts > 0)
-    })
-    .await;
+    site.gateway
+        .until("the CSR is taken", |shown| row(shown, "dev-a").is_some_and(|row| row.attempts > 0))
+        .await;
     site.network.restore();
     let csr = cloud.uplink("dev-a", "csr_res").await;
     cloud.certify(&csr).await;
@@ -96,7 +96,7 @@ async fn a_rotation_survives_both_brokers_being_killed_with_all_that_they_had_qu
     site.cloud.kill();
     site.cloud.start();
     cloud.reconnected(site.cloud_peer().await);
-    cloud.forget_unread();
+    cloud.catch_up().await;
     let csr = cloud.uplink("dev-a", "csr_res").await;
     cloud.certify(&csr).await;
     device.downlink("crt").await;
@@ -111,8 +111,16 @@ async fn a_rotation_survives_both_brokers_being_killed_with_all_that_they_had_qu
     site.gateway.until_done("dev-a").await;
 }
 
-/// The gateway dies, and another starts.
-async fn crash(site: &mut Site) {
+/// The gateway dies, and another starts; what its peers read after that is from the new one.
+async fn crash(site: &mut Site, cloud: &mut Cloud, device: &mut Device) {
+    site.gateway.kill();
+    cloud.catch_up().await;
+    device.catch_up().await;
+    site.gateway.started().await;
+}
+
+/// As [`crash`], but its peers may not have read what the old one sent.
+async fn restart(site: &mut Site) {
     site.gateway.kill();
     site.gateway.started().await;
 }
@@ -128,14 +136,14 @@ async fn a_rotation_survives_sigkill_between_every_two_steps() {
     cloud.send("dev-a", "csr_req", ASKED).await;
     site.gateway.started().await;
     device.downlink("csr_req").await;
-    crash(&mut site).await;
+    crash(&mut site, &mut cloud, &mut device).await;
     let asked = device.downlink("csr_req").await;
 
     site.gateway.kill();
     device.send_csr(&asked).await;
     site.gateway.started().await;
     cloud.uplink("dev-a", "csr_res").await;
-    crash(&mut site).await;
+    crash(&mut site, &mut cloud, &mut device).await;
     let csr = cloud.uplink("dev-a", "csr_res").await;
     assert_eq!(csr.text("rotationId"), "r-1");
 
@@ -143,19 +151,20 @@ async fn a_rotation_survives_sigkill_between_every_two_steps() {
     cloud.certify(&csr).await;
     site.gateway.started().await;
     device.downlink("crt").await;
-    crash(&mut site).await;
+    crash(&mut site, &mut cloud, &mut device).await;
     let crt = device.downlink("crt").await;
 
     site.gateway.kill();
     device.ack(&crt).await;
     site.gateway.started().await;
     cloud.uplink("dev-a", "crt_ack").await;
-    crash(&mut site).await;
+    crash(&mut site, &mut cloud, &mut device).await;
     // At a broker it may still be that nobody acted on it: it stays stored.
-    site.gateway.until("the notice is kept", |shown| {
-        crate::harness::row(shown, "dev-a").is_some_and(|row| row.notices == 1)
-    })
-    .await;
+    site.gateway
+        .until("the notice is kept", |shown| {
+            row(shown, "dev-a").is_some_and(|row| row.notices == 1)
+        })
+        .await;
     let ack = cloud.seen.iter().rfind(|seen| seen.kind == "crt_ack").cloned().expect("one came");
 
     site.gateway.kill();
@@ -172,18 +181,18 @@ async fn a_rotation_survives_sigkill_right_after_each_message_was_sent() {
     let mut device = Device::new("dev-a", login(&site, "dev-a")).await;
 
     cloud.send("dev-a", "csr_req", ASKED).await;
-    crash(&mut site).await;
+    restart(&mut site).await;
     let asked = device.downlink("csr_req").await;
     device.send_csr(&asked).await;
-    crash(&mut site).await;
+    restart(&mut site).await;
     let csr = cloud.uplink("dev-a", "csr_res").await;
     cloud.certify(&csr).await;
-    crash(&mut site).await;
+    restart(&mut site).await;
     let crt = device.downlink("crt").await;
     device.ack(&crt).await;
-    crash(&mut site).await;
+    restart(&mut site).await;
     let ack = cloud.uplink("dev-a", "crt_ack").await;
     cloud.settle(&ack).await;
-    crash(&mut site).await;
+    restart(&mut site).await;
     site.gateway.until_done("dev-a").await;
 }

@@ -59,13 +59,7 @@ pub struct Cloud {
 impl Cloud {
     /// A cloud on this connection.
     pub fn new(peer: Peer, authority: Arc<Authority>) -> Self {
-        Self {
-            peer,
-            authority,
-            issued: HashMap::new(),
-            unread: VecDeque::new(),
-            seen: Vec::new(),
-        }
+        Self { peer, authority, issued: HashMap::new(), unread: VecDeque::new(), seen: Vec::new() }
     }
 
     /// Goes on over another connection.
@@ -102,15 +96,10 @@ impl Cloud {
         }
     }
 
-    /// Takes all that came up to now for seen, and forgets that it was not read.
+    /// Takes all that came up to now for read.
     pub async fn catch_up(&mut self) {
         let messages = self.peer.flush("cloud/flush").await;
         self.seen.extend(messages.iter().map(Seen::read));
-        self.unread.clear();
-    }
-
-    /// Forgets what was not read.
-    pub fn forget_unread(&mut self) {
         self.unread.clear();
     }
 
@@ -177,6 +166,11 @@ impl Device {
         }
     }
 
+    /// Takes all that came up to now for read.
+    pub async fn catch_up(&mut self) {
+        self.peer.flush(&format!("{}/flush", self.name)).await;
+    }
+
     /// Sends anything uplink under its own name.
     pub async fn send(&self, kind: &str, payload: impl Into<Vec<u8>>) {
         self.peer.publish(&topic(&self.name, kind), payload).await.expect("the broker takes it");
@@ -184,7 +178,8 @@ impl Device {
 
     /// Answers a request with its CSR.
     pub async fn send_csr(&self, asked: &Seen) {
-        let body = json!({"CSR": csr(&self.name, &self.key), "rotationId": asked.body["rotationId"]});
+        let body =
+            json!({"CSR": csr(&self.name, &self.key), "rotationId": asked.body["rotationId"]});
         self.send("csr_res", body.to_string()).await;
     }
 

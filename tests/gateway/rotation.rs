@@ -38,10 +38,11 @@ async fn a_child_rotates_over_mtls_and_the_status_says_so() {
     let ack = cloud.uplink("dev-a", "crt_ack").await;
     assert_eq!((ack.text("certificateId"), ack.text("ack")), (&*id.to_string(), "named"));
     assert_eq!((ack.text("rotationId"), ack.text("core")), ("r-1", CORE));
-    site.gateway.until("the notice is at the broker, and stays", |shown| {
-        row(shown, "dev-a").is_some_and(|row| row.notices == 1)
-    })
-    .await;
+    site.gateway
+        .until("the notice is at the broker, and stays", |shown| {
+            row(shown, "dev-a").is_some_and(|row| row.notices == 1)
+        })
+        .await;
     cloud.settle(&ack).await;
     site.gateway.until_done("dev-a").await;
 
@@ -64,7 +65,9 @@ async fn peers_that_know_the_blog_alone_rotate_and_the_certificate_is_sent_twice
 
     cloud.request("dev-a", &json!({})).await;
     device.downlink("csr_req").await;
-    device.send("csr_res", json!({"CSR": crate::peers::csr("dev-a", &device.key)}).to_string()).await;
+    device
+        .send("csr_res", json!({"CSR": crate::peers::csr("dev-a", &device.key)}).to_string())
+        .await;
     let csr = cloud.uplink("dev-a", "csr_res").await;
     let certificate = cloud.issue(&csr);
     cloud.send("dev-a", "crt", json!({"certificatePem": certificate}).to_string()).await;

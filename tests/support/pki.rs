@@ -78,6 +78,11 @@ impl Authority {
     pub fn sign_csr(&self, csr: &str) -> String {
         let mut request = CertificateSigningRequestParams::from_pem(csr).expect("a CSR");
         request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&request)
+    }
+
+    /// The certificate for a CSR as it stands, whatever it asks for; in PEM.
+    pub fn sign(&self, request: &CertificateSigningRequestParams) -> String {
         request.signed_by(&self.issuer).expect("a certificate").pem()
     }
 
