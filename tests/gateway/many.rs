@@ -53,8 +53,12 @@ async fn every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_
     let _cloud = crowd.serve_cloud(cloud);
     site.network.restore();
     // And some more while it works off what has piled up.
-    for _ in 0..kills.div_ceil(5) {
-        tokio::time::sleep(LIFE.mul_f64(fastrand::f64())).await;
+    let later = kills.div_ceil(5);
+    for _ in 0..later {
+        let come = crowd.count(|counts| counts.csrs.len());
+        let more = come + fastrand::usize(1..=(children / later / 2).max(1));
+        let enough = more.min(children);
+        crowd.until(LONG, "CSRs come", |counts| counts.csrs.len() >= enough).await;
         most_memory = most_memory.max(site.gateway.kill());
         site.gateway.start();
     }
@@ -74,7 +78,7 @@ async fn every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_
         "{children} CSRs, {kills} kills with the link down, {} after: {} answered, 0 lost; {} repeats at the cloud; {} copies of \
          certificates; {:.1} s of kills, {:.1} s from the link's return to the last certificate; \
          at most {most_memory} KiB",
-        kills.div_ceil(5),
+        later,
         counts.answered.len(),
         sent - children as u64,
         counts.certificates - children as u64,
