@@ -7,7 +7,7 @@ use std::{
     process::{self, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use certrelay::{
@@ -32,6 +32,9 @@ use crate::{
 
 /// Far more than anything takes on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The gateway's program.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_certrelay");
 
 /// The core device's thing name.
 pub const CORE: &str = "core-1";
@@ -60,8 +63,12 @@ struct Secured {
     files: TempDir,
 }
 
+/// Repeats that a test can wait for.
+const QUICK: &str = "[repeat]\nrequest = ['200ms', '2s']\ncertificate = ['200ms', '2s']\n\
+                     cloud = ['200ms', '2s']\n";
+
 /// Settings of Mosquitto that keep it from losing or delaying what is queued.
-fn generous(setup: Setup) -> Setup {
+pub fn generous(setup: Setup) -> Setup {
     setup
         .persistent()
         .line("max_queued_messages 0")
@@ -70,11 +77,22 @@ fn generous(setup: Setup) -> Setup {
 }
 
 impl Site {
-    /// Plain TCP, no access rules; the gateway is not started. `settings`: more of them, TOML.
-    pub fn plain(settings: &str) -> Self {
+    /// Plain TCP, no access rules; the gateway is not started, and will repeat quickly.
+    pub fn plain() -> Self {
+        Self::plain_with(QUICK)
+    }
+
+    /// As [`Site::plain`], but the gateway repeats when it usually does, and reaches the cloud's
+    /// broker directly.
+    pub fn measured() -> Self {
+        Self::plain_with("")
+    }
+
+    fn plain_with(repeats: &str) -> Self {
         let (floor, cloud) = (generous(Setup::plain()).start(), generous(Setup::plain()).start());
         let network = Proxy::start(cloud.port());
-        let gateway = Gateway::new(&floor, &network, settings, ["", ""]);
+        let port = if repeats.is_empty() { cloud.port() } else { network.port() };
+        let gateway = Gateway::new([floor.port(), port], repeats, ["", ""]);
         Self { floor, cloud, network, gateway, secured: None }
     }
 
@@ -88,7 +106,7 @@ impl Site {
         let network = Proxy::start(cloud.port());
         let secured = Secured { devices, cloud: authority, files };
         let tls = [secured.device(GATEWAY), secured.at_cloud(GATEWAY)].map(|files| toml(&files));
-        let gateway = Gateway::new(&floor, &network, "", [&tls[0], &tls[1]]);
+        let gateway = Gateway::new([floor.port(), network.port()], QUICK, [&tls[0], &tls[1]]);
         Self { floor, cloud, network, gateway, secured: Some(secured) }
     }
 
@@ -184,21 +202,18 @@ pub struct Gateway {
 
 struct Running {
     process: process::Child,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
 impl Gateway {
-    fn new(floor: &Mosquitto, network: &Proxy, settings: &str, tls: [&str; 2]) -> Self {
+    fn new([floor, network]: [u16; 2], repeats: &str, [local, cloud]: [&str; 2]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let ([local, cloud], floor, network) = (tls, floor.port(), network.port());
         let host = if local.is_empty() { "127.0.0.1" } else { "localhost" };
         let all = format!(
             "thingName = '{CORE}'\nworkDir = {:?}\nminInterval = '0s'\n\
              [csr]\nsettle = '0s'\n[clock]\ntrust = 'always'\n[log]\nformat = 'json'\n\
              [local]\nhost = '{host}'\nport = {floor}\n{local}\
-             [repeat]\nrequest = ['200ms', '2s']\ncertificate = ['200ms', '2s']\n\
-             cloud = ['200ms', '2s']\n{settings}\n\
-             [cloud]\nhost = '{host}'\nport = {network}\nmessagesPerSecond = 0\n\
+             {repeats}[cloud]\nhost = '{host}'\nport = {network}\nmessagesPerSecond = 0\n\
              unconfirmed = 100\nprobeInterval = '1s'\n{cloud}",
             dir.path()
         );
@@ -210,7 +225,7 @@ impl Gateway {
     pub fn start(&mut self) {
         assert!(self.running.is_none(), "the gateway runs already");
         let config = self.dir.path().join("certrelay.toml");
-        let mut process = Command::new(program())
+        let mut process = Command::new(PROGRAM)
             .args(["run", "--config"])
             .arg(config)
             .stdin(Stdio::null())
@@ -221,7 +236,8 @@ impl Gateway {
         let log = Arc::new(Mutex::new(Vec::new()));
         let written = Arc::clone(&log);
         thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| written.lock().expect("whole").push(line));
+            let lines = lines.map_while(Result::ok).map(|line| (now(), line));
+            lines.for_each(|line| written.lock().expect("whole").push(line));
         });
         self.running = Some(Running { process, log });
     }
@@ -247,6 +263,11 @@ impl Gateway {
 
     /// What this process has logged.
     pub fn log(&self) -> Vec<String> {
+        self.timed_log().into_iter().map(|(_, line)| line).collect()
+    }
+
+    /// What this process has logged, and when that came.
+    pub fn timed_log(&self) -> Vec<(Instant, String)> {
         self.running.as_ref().expect("it runs").log.lock().expect("whole").clone()
     }
 
@@ -286,7 +307,7 @@ impl Gateway {
 
     /// What `certrelay status --json` prints.
     pub fn status(&self) -> Value {
-        let mut command = Command::new(program());
+        let mut command = Command::new(PROGRAM);
         let output = command.args(["status", "--json", "--work-dir"]).arg(self.dir.path()).output();
         let output = output.expect("runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -330,20 +351,10 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        let Some(running) = &self.running else { return };
-        if thread::panicking() {
-            let log = running.log.lock().expect("whole");
-            eprintln!("--- gateway ---\n{}", log.join("\n"));
+        if thread::panicking() && self.running.is_some() {
+            eprintln!("--- gateway ---\n{}", self.log().join("\n"));
         }
         self.kill();
-    }
-}
-
-/// Where the gateway's program is: beside the tests, and beside the examples.
-fn program() -> PathBuf {
-    match option_env!("CARGO_BIN_EXE_certrelay") {
-        Some(program) => program.into(),
-        None => std::env::current_exe().expect("a path").with_file_name("../certrelay"),
     }
 }
 

@@ -142,7 +142,7 @@ async fn attack(site: &mut Site, by: &Peer, cloud: &mut Cloud, hostile: Hostile,
 
 #[tokio::test]
 async fn what_is_wrong_on_the_floor_is_refused_with_its_reason() {
-    let mut site = Site::plain("");
+    let mut site = Site::plain();
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let attacker = site.on_floor("attacker").connect().await.expect("connects");
@@ -163,7 +163,7 @@ async fn what_is_wrong_on_the_floor_is_refused_with_its_reason() {
 #[tokio::test]
 async fn what_is_wrong_at_the_cloud_is_refused_with_its_reason_and_the_right_certificate_still_counts()
  {
-    let mut site = Site::plain("");
+    let mut site = Site::plain();
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let attacker = Login::plain(site.cloud.port(), "attacker").connect().await.expect("connects");
@@ -196,7 +196,7 @@ async fn what_is_wrong_at_the_cloud_is_refused_with_its_reason_and_the_right_cer
 #[tokio::test]
 async fn a_child_that_floods_is_counted_and_takes_nobody_elses_turn() {
     const FLOOD: usize = 2_000;
-    let mut site = Site::plain("");
+    let mut site = Site::plain();
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let attacker = site.on_floor("attacker").connect().await.expect("connects");

@@ -7,6 +7,7 @@
 mod support;
 
 mod crowd;
+mod figures;
 mod harness;
 mod hostile;
 mod many;

@@ -22,7 +22,7 @@ fn setting(name: &str, default: usize) -> usize {
 #[tokio::test]
 async fn every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_is_answered() {
     let (children, kills) = (setting("CERTRELAY_CHILDREN", 1000), setting("CERTRELAY_KILLS", 10));
-    let mut site = Site::plain("");
+    let mut site = Site::plain();
     let crowd = Crowd::new(children);
     site.gateway.started().await;
     let cloud = site.cloud_peer().await;

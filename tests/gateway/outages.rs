@@ -17,7 +17,7 @@ fn login(site: &Site, name: &str) -> Login {
 
 #[tokio::test]
 async fn a_rotation_survives_the_link_to_the_cloud_being_cut_at_every_step() {
-    let mut site = Site::plain("");
+    let mut site = Site::plain();
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
@@ -54,7 +54,7 @@ async fn a_rotation_survives_the_link_to_the_cloud_being_cut_at_every_step() {
 
 #[tokio::test]
 async fn a_cloud_that_falls_silent_without_closing_the_connection_is_noticed_and_nothing_is_lost() {
-    let mut site = Site::plain("");
+    let mut site = Site::plain();
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
@@ -77,7 +77,7 @@ async fn a_cloud_that_falls_silent_without_closing_the_connection_is_noticed_and
 
 #[tokio::test]
 async fn a_rotation_survives_both_brokers_being_killed_with_all_that_they_had_queued() {
-    let mut site = Site::plain("");
+    let mut site = Site::plain();
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
@@ -127,7 +127,7 @@ async fn restart(site: &mut Site) {
 
 #[tokio::test]
 async fn a_rotation_survives_sigkill_between_every_two_steps() {
-    let mut site = Site::plain("");
+    let mut site = Site::plain();
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
@@ -175,7 +175,7 @@ async fn a_rotation_survives_sigkill_between_every_two_steps() {
 
 #[tokio::test]
 async fn a_rotation_survives_sigkill_right_after_each_message_was_sent() {
-    let mut site = Site::plain("");
+    let mut site = Site::plain();
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = Device::new("dev-a", login(&site, "dev-a")).await;

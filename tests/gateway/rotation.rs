@@ -58,7 +58,7 @@ async fn a_child_rotates_over_mtls_and_the_status_says_so() {
 
 #[tokio::test]
 async fn peers_that_know_the_blog_alone_rotate_and_the_certificate_is_sent_twice() {
-    let mut site = Site::plain("");
+    let mut site = Site::plain();
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
@@ -87,7 +87,7 @@ async fn peers_that_know_the_blog_alone_rotate_and_the_certificate_is_sent_twice
 
 #[tokio::test]
 async fn under_the_cores_own_name_nobody_on_the_floor_speaks_though_the_broker_lets_them() {
-    let mut site = Site::plain("");
+    let mut site = Site::plain();
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let intruder = site.device(CORE).await;
@@ -108,7 +108,7 @@ async fn under_the_cores_own_name_nobody_on_the_floor_speaks_though_the_broker_l
 
 #[tokio::test]
 async fn a_signal_ends_the_gateway_in_time_and_it_goes_on_where_it_was() {
-    let mut site = Site::plain("");
+    let mut site = Site::plain();
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
