@@ -62,6 +62,12 @@ async fn every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_
         most_memory = most_memory.max(site.gateway.kill());
         site.gateway.start();
     }
+    // And once in order, in the midst of work.
+    site.gateway.serves("cloud").await;
+    let (code, took) = site.gateway.terminate().await;
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    site.gateway.start();
     crowd.until(LONG, "all are answered", |counts| counts.answered.len() == children).await;
     let answered = back.elapsed();
     crowd.until(LONG, "all have acknowledged", |counts| counts.acked.len() == children).await;
