@@ -14,6 +14,9 @@ const LONG: Duration = Duration::from_secs(300);
 /// A gateway lives this long at most before it is killed.
 const LIFE: Duration = Duration::from_millis(400);
 
+/// It takes in a share of the CSRs in about this time.
+const INTAKE: Duration = Duration::from_millis(40);
+
 fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
@@ -37,12 +40,18 @@ async fn every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_
     let mut most_memory = 0;
     for life in 0..kills {
         let share = children / kills + usize::from(life < children % kills);
+        // Every other one dies while it takes them in; the others at any time, some before they
+        // have come up.
+        let is_sharp = life % 2 == 0;
+        if is_sharp {
+            site.gateway.serves("local").await;
+        }
         for name in names.by_ref().take(share) {
             crowd.send_csr(&sender, name).await;
         }
-        tokio::time::sleep(LIFE.mul_f64(fastrand::f64())).await;
+        let longest = if is_sharp { INTAKE } else { LIFE };
+        tokio::time::sleep(longest.mul_f64(fastrand::f64())).await;
         most_memory = most_memory.max(site.gateway.kill());
-        // Some die before they have come up.
         site.gateway.start();
     }
     sender.publish("senders/over", "x").await.expect("the broker has taken all");
