@@ -53,7 +53,7 @@ async fn a_rotation_survives_the_link_to_the_cloud_being_cut_at_every_step() {
 }
 
 #[tokio::test]
-async fn a_cloud_that_falls_silent_without_closing_the_connection_is_noticed_and_nothing_is_lost() {
+async fn a_csr_that_went_into_a_silent_connection_is_sent_again_on_the_next() {
     let mut site = Site::plain();
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
