@@ -17,7 +17,7 @@ test: mosquitto
 	$(CARGO) test --workspace
 
 bench: mosquitto
-	$(CARGO) bench --workspace
+	$(CARGO) test --release --test gateway -- --ignored --nocapture --test-threads 1 figures
 
 lint:
 	$(CARGO) fmt --all --check

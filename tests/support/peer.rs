@@ -74,6 +74,7 @@ impl Login {
     /// Connects; an error is what the network or the broker said.
     pub async fn connect(self) -> Result<Peer, String> {
         let (client, mut eventloop) = AsyncClient::builder(self.options()).capacity(1000).build();
+        eventloop.network_options.set_tcp_nodelay(true);
         let first = timeout(DEADLINE, eventloop.poll()).await.map_err(|_| "no answer")?;
         let session_present = match first.map_err(|why| why.to_string())? {
             Event::Incoming(Packet::ConnAck(ack)) => ack.session_present,
@@ -136,6 +137,13 @@ impl Peer {
         let sent = timeout(DEADLINE, sent.map_err(|why| why.to_string())?.wait_async()).await;
         sent.map_err(|_| "no PUBACK")?.map_err(|why| why.to_string())?;
         Ok(())
+    }
+
+    /// Sends at QoS 1 and does not wait for the PUBACK, but for room in the client.
+    pub async fn queue(&self, topic: &str, payload: impl Into<Vec<u8>>) -> Result<(), String> {
+        let options = PublishOptions::at_least_once();
+        let sent = self.client.publish_tracked(topic, payload.into(), options).await;
+        sent.map(drop).map_err(|why| why.to_string())
     }
 
     /// The next message, if one comes within `deadline`. `None` as well when the connection ended.

@@ -84,6 +84,11 @@ impl Authority {
         let mut request = CertificateSigningRequestParams::from_pem(csr).expect("a CSR");
         request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         amend(&mut request.params);
+        self.sign(&request)
+    }
+
+    /// The certificate for a CSR as it stands, whatever it asks for; in PEM.
+    pub fn sign(&self, request: &CertificateSigningRequestParams) -> String {
         request.signed_by(&self.issuer).expect("a certificate").pem()
     }
 
