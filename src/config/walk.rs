@@ -162,7 +162,7 @@ fn cloud_side(
     let link = link(table, None, core, host);
     let topics = topics(table, core, |_| Ok(()));
     let messages_per_second = table.or("messagesPerSecond", 20, number(0..=10_000));
-    let unconfirmed = table.or("unconfirmed", 8, number(1..=100));
+    let unconfirmed = table.or("unconfirmed", 8, number(1..=1000));
     let probe_interval = table.or("probeInterval", MINUTE * 5, duration(SECOND..=DAY));
     Some(CloudSide {
         side: Side { link: link?, topics: topics? },

@@ -187,8 +187,8 @@ impl Child {
                 Stage::AwaitAck(stage) => is_about(verdict, Some(stage.csr.mid), rotation),
                 Stage::Done(_) => false,
             },
-            Kind::CrtAck => notice_fits(verdict, self.record.outbox.ack.as_ref()),
-            Kind::CrtErr => notice_fits(verdict, self.record.outbox.err.as_ref()),
+            Kind::CrtAck => notice_fits(verdict, self.record.outbox.ack.as_deref()),
+            Kind::CrtErr => notice_fits(verdict, self.record.outbox.err.as_deref()),
             Kind::CsrReq | Kind::Crt | Kind::Result => false,
         };
         match verdict.about {

@@ -74,7 +74,8 @@ const SEEN_TO: u64 = 60_000;
 pub struct Relay {
     settings: Settings,
     rng: fastrand::Rng,
-    children: BTreeMap<ThingName, Child>,
+    /// Boxed: a map's nodes are half empty, and a child is large.
+    children: BTreeMap<ThingName, Box<Child>>,
     trials: BTreeMap<ThingName, Trial>,
     /// When each child's, or trial's, time comes.
     agenda: BTreeSet<(Tick, ThingName)>,
@@ -122,7 +123,7 @@ impl Relay {
         };
         for (name, record) in snapshot.records {
             let child = Child::restored(record, now, &relay.settings, &mut relay.rng);
-            relay.children.insert(name.clone(), child);
+            relay.children.insert(name.clone(), Box::new(child));
             relay.reschedule(&name, now);
         }
         relay.leave_alone(now, out);
@@ -255,7 +256,7 @@ impl Relay {
             return None;
         }
         self.end_trial(name);
-        self.children.insert(name.clone(), Child::new(now));
+        self.children.insert(name.clone(), Box::new(Child::new(now)));
         Some(())
     }
 

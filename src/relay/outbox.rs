@@ -68,12 +68,12 @@ impl Slot {
 
     pub fn notice(self, outbox: &Outbox) -> Option<&Notice> {
         match self {
-            Self::Ack => outbox.ack.as_ref(),
-            Self::Err => outbox.err.as_ref(),
+            Self::Ack => outbox.ack.as_deref(),
+            Self::Err => outbox.err.as_deref(),
         }
     }
 
-    fn notice_mut(self, outbox: &mut Outbox) -> &mut Option<Notice> {
+    fn notice_mut(self, outbox: &mut Outbox) -> &mut Option<Box<Notice>> {
         match self {
             Self::Ack => &mut outbox.ack,
             Self::Err => &mut outbox.err,
@@ -157,7 +157,7 @@ impl Child {
             says,
             reached: Reached::Here { since: Stamp::now(scene.now) },
         };
-        if slot.notice_mut(&mut self.record.outbox).replace(notice).is_some() {
+        if slot.notice_mut(&mut self.record.outbox).replace(Box::new(notice)).is_some() {
             scene.counters.count(None, Reason::Superseded);
         }
         self.changed = true;

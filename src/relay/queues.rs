@@ -3,6 +3,8 @@
 //! A child stands in the agenda at the time when something of it comes due, and in a queue while
 //! something of it is due and the link does not take it. So work waits without being looked at.
 
+use std::collections::BTreeSet;
+
 use super::{
     Effect, Note, Outcome, Relay, Weight, Write,
     due::{Fate, Trial},
@@ -118,43 +120,32 @@ impl Relay {
 
     /// Plans anew when a child's, or trial's, time comes and what of it is due.
     pub(super) fn reschedule(&mut self, name: &ThingName, now: Now) {
-        self.unschedule(name);
         if let Some(child) = self.children.get_mut(name) {
-            child.live.agenda = child.next_tick(now, &self.settings);
-            child.live.cloud_rank = child.cloud_rank(now.tick);
-            child.live.local_rank = child.local_rank(now.tick);
-            let live = &child.live;
-            self.agenda.extend(live.agenda.map(|tick| (tick, name.clone())));
-            self.to_cloud.extend(live.cloud_rank.map(|rank| (rank, name.clone())));
-            self.to_floor.extend(live.local_rank.map(|rank| (rank, name.clone())));
+            let agenda = child.next_tick(now, &self.settings);
+            let (cloud, local) = (child.cloud_rank(now.tick), child.local_rank(now.tick));
+            let live = &mut child.live;
+            replan(&mut self.agenda, &mut live.agenda, agenda, name);
+            replan(&mut self.to_cloud, &mut live.cloud_rank, cloud, name);
+            replan(&mut self.to_floor, &mut live.local_rank, local, name);
         } else if let Some(trial) = self.trials.get_mut(name) {
             let end = trial.since + Trial::LONGEST;
             let wake = trial.to_child.wake();
-            trial.local_rank = wake.filter(|due| *due <= now.tick);
-            trial.agenda = Some(wake.filter(|due| *due > now.tick).map_or(end, |due| due.min(end)));
-            self.agenda.extend(trial.agenda.map(|tick| (tick, name.clone())));
-            self.to_floor.extend(trial.local_rank.map(|rank| (rank, name.clone())));
+            let agenda = wake.filter(|due| *due > now.tick).map_or(end, |due| due.min(end));
+            let local = wake.filter(|due| *due <= now.tick);
+            replan(&mut self.agenda, &mut trial.agenda, Some(agenda), name);
+            replan(&mut self.to_floor, &mut trial.local_rank, local, name);
         }
     }
 
     fn unschedule(&mut self, name: &ThingName) {
-        let (agenda, cloud, local) = match (self.children.get_mut(name), self.trials.get_mut(name))
-        {
-            (Some(child), _) => {
-                let live = &mut child.live;
-                (live.agenda.take(), live.cloud_rank.take(), live.local_rank.take())
-            }
-            (None, Some(trial)) => (trial.agenda.take(), None, trial.local_rank.take()),
-            (None, None) => return,
-        };
-        if let Some(tick) = agenda {
-            self.agenda.remove(&(tick, name.clone()));
-        }
-        if let Some(rank) = cloud {
-            self.to_cloud.remove(&(rank, name.clone()));
-        }
-        if let Some(rank) = local {
-            self.to_floor.remove(&(rank, name.clone()));
+        if let Some(child) = self.children.get_mut(name) {
+            let live = &mut child.live;
+            replan(&mut self.agenda, &mut live.agenda, None, name);
+            replan(&mut self.to_cloud, &mut live.cloud_rank, None, name);
+            replan(&mut self.to_floor, &mut live.local_rank, None, name);
+        } else if let Some(trial) = self.trials.get_mut(name) {
+            replan(&mut self.agenda, &mut trial.agenda, None, name);
+            replan(&mut self.to_floor, &mut trial.local_rank, None, name);
         }
     }
 
@@ -195,4 +186,20 @@ impl Relay {
         self.unschedule(name);
         self.trials.remove(name);
     }
+}
+
+/// Moves a name from one place in a queue to another.
+fn replan<R: Copy + Ord>(
+    queue: &mut BTreeSet<(R, ThingName)>,
+    place: &mut Option<R>,
+    to: Option<R>,
+    name: &ThingName,
+) {
+    if *place == to {
+        return;
+    }
+    if let Some(rank) = std::mem::replace(place, to) {
+        queue.remove(&(rank, name.clone()));
+    }
+    queue.extend(to.map(|rank| (rank, name.clone())));
 }

@@ -215,10 +215,10 @@ pub enum Outcome {
 pub struct Outbox {
     /// That a certificate is in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ack: Option<Notice>,
+    pub ack: Option<Box<Notice>>,
     /// That something went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub err: Option<Notice>,
+    pub err: Option<Box<Notice>>,
 }
 
 impl Outbox {

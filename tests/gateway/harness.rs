@@ -214,7 +214,7 @@ impl Gateway {
              [csr]\nsettle = '0s'\n[clock]\ntrust = 'always'\n[log]\nformat = 'json'\n\
              [local]\nhost = '{host}'\nport = {floor}\n{local}\
              {repeats}[cloud]\nhost = '{host}'\nport = {network}\nmessagesPerSecond = 0\n\
-             unconfirmed = 100\nprobeInterval = '1s'\n{cloud}",
+             unconfirmed = 1000\nprobeInterval = '1s'\n{cloud}",
             dir.path()
         );
         crate::support::write(&dir.path().join("certrelay.toml"), all);
