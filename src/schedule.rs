@@ -87,28 +87,55 @@ pub struct Now {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "Option<Timestamp>", into = "Option<Timestamp>")]
 pub struct Stamp {
-    wall: Option<Timestamp>,
-    tick: Option<Tick>,
+    wall: Packed,
+    tick: Packed,
     /// The tick is that of a restart; it happened before.
     restored: bool,
+}
+
+/// An optional time in eight bytes: there are several in each of thousands of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Packed(u64);
+
+impl Packed {
+    const NONE: Self = Self(u64::MAX);
+
+    fn some(value: u64) -> Self {
+        Self(value.min(u64::MAX - 1))
+    }
+
+    fn get(self) -> Option<u64> {
+        Some(self.0).filter(|_| self != Self::NONE)
+    }
+}
+
+impl Default for Packed {
+    fn default() -> Self {
+        Self::NONE
+    }
 }
 
 impl Stamp {
     /// Happened now.
     pub fn now(now: Now) -> Self {
-        Self { wall: now.wall, tick: Some(now.tick), restored: false }
+        let wall = now.wall.map_or(Packed::NONE, |wall| Packed::some(wall.0));
+        Self { wall, tick: Packed::some(now.tick.0), restored: false }
     }
 
     /// The wall time, which is what outlives the process.
     pub fn wall(self) -> Option<Timestamp> {
-        self.wall
+        self.wall.get().map(Timestamp)
+    }
+
+    fn tick(self) -> Option<Tick> {
+        self.tick.get().map(Tick)
     }
 
     /// Tells a stamp that came from the store when this process took it over: from then on it has
     /// an age even without a trusted clock.
     pub fn restore(&mut self, now: Now) {
-        if self.tick.is_none() {
-            self.tick = Some(now.tick);
+        if self.tick().is_none() {
+            self.tick = Packed::some(now.tick.0);
             self.restored = true;
         }
     }
@@ -119,11 +146,11 @@ impl Stamp {
     /// changes nothing. For an older stamp it is the time since the restart, or more where the
     /// trusted wall clock says so.
     pub fn elapsed(self, now: Now) -> Option<Duration> {
-        let by_tick = self.tick.map(|tick| now.tick - tick);
+        let by_tick = self.tick().map(|tick| now.tick - tick);
         if by_tick.is_some() && !self.restored {
             return by_tick;
         }
-        let by_wall = self.wall.zip(now.wall).map(|(then, wall)| wall - then);
+        let by_wall = self.wall().zip(now.wall).map(|(then, wall)| wall - then);
         by_tick.max(by_wall)
     }
 
@@ -135,7 +162,7 @@ impl Stamp {
     /// Whether it is known to be less than `age` ago. For a stamp of an earlier process only a
     /// trusted wall clock can tell.
     pub fn is_within(self, age: Duration, now: Now) -> bool {
-        let elapsed = match (self.restored, self.wall, now.wall) {
+        let elapsed = match (self.restored, self.wall(), now.wall) {
             (false, ..) => self.elapsed(now),
             (true, Some(then), Some(wall)) => Some(wall - then),
             (true, ..) => None,
@@ -150,24 +177,25 @@ impl Stamp {
 
     /// Fills in the wall time of a stamp that was taken without one. Returns whether it changed.
     pub fn settle(&mut self, now: Now) -> bool {
-        let (None, Some(wall)) = (self.wall, now.wall) else {
+        let (None, Some(wall)) = (self.wall(), now.wall) else {
             return false;
         };
         let age = self.elapsed(now).unwrap_or_default();
-        self.wall = Some(Timestamp(wall.0.saturating_sub(millis(age))));
+        self.wall = Packed::some(wall.0.saturating_sub(millis(age)));
         true
     }
 }
 
 impl From<Option<Timestamp>> for Stamp {
     fn from(wall: Option<Timestamp>) -> Self {
-        Self { wall, tick: None, restored: false }
+        let wall = wall.map_or(Packed::NONE, |wall| Packed::some(wall.0));
+        Self { wall, tick: Packed::NONE, restored: false }
     }
 }
 
 impl From<Stamp> for Option<Timestamp> {
     fn from(stamp: Stamp) -> Self {
-        stamp.wall
+        stamp.wall()
     }
 }
 

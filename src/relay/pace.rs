@@ -60,7 +60,7 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    const MOST: usize = 4096;
+    const MOST: usize = 1024;
 
     /// Remembers ids, and forgets the oldest if there are too many.
     pub fn extend(&mut self, mids: impl IntoIterator<Item = Mid>) {

@@ -33,7 +33,7 @@ use crate::{
     wire::ThingName,
 };
 
-const CACHE_BYTES: usize = 2 * 1024 * 1024;
+const CACHE_BYTES: usize = 1024 * 1024;
 /// Enough to commit a few hundred deletions into pages of their own.
 const BALLAST_BYTES: u64 = 4 * 1024 * 1024;
 /// A file below this is not worth compacting.
