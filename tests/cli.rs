@@ -237,8 +237,8 @@ cloud     down: refused\n\u{{1b}}[2J
 store     ok
 children  1: 0 await-csr, 0 await-cert, 1 await-ack, 0 done
 
-reason  local  cloud
-flood   2      0
+reason  local  cloud  gateway
+flood   2      0      0
 
 child   state      for  tries  certificate until     reason                notices
 pump-1  await-ack  -    3      2027-01-15T08:00:00Z  certificate-accepted  1"

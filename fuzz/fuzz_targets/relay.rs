@@ -31,6 +31,7 @@ fn settings() -> Settings {
         cloud: backoff,
         messages_per_second: NonZeroU32::new(20),
         unconfirmed: 8,
+        most_under_way: 10_000,
         probe_interval: Duration::from_secs(300),
     }
 }

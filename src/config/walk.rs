@@ -26,6 +26,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Pauses between repeats: short enough for trials, long enough for a child that is seldom on.
+/// What one rotation may take in the store, in bytes: its record, CSR and certificate, and what the
+/// store needs beside them.
+const BYTES_A_ROTATION: u64 = 4096;
+
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(7 * 86_400);
 
@@ -77,6 +81,7 @@ fn whole(root: &mut Table<'_>, host: &dyn Host) -> Option<Config> {
             cloud: cloud_pauses?,
             messages_per_second: cloud.messages_per_second,
             unconfirmed: cloud.unconfirmed,
+            most_under_way: narrow(store_max_bytes? / BYTES_A_ROTATION),
             probe_interval: cloud.probe_interval,
         },
         local: local.link,

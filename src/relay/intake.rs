@@ -130,6 +130,9 @@ impl Relay {
             Kind::CsrReq | Kind::Crt if self.is_full(now) => return Err(Reason::StoreFull),
             Kind::CsrReq => {
                 let request = CsrReq::parse(payload).map_err(reason_of)?;
+                if !self.has_room_for(name) {
+                    return Err(Reason::StoreFull);
+                }
                 self.on_request(now, name, request, out);
             }
             Kind::Crt => {
@@ -224,7 +227,8 @@ impl Relay {
         }
         let arrival = self.local.arrival(message);
         let said = Said::parse(kind, &message.payload)?;
-        if self.is_full(now) && matches!(said, Said::Csr(_)) {
+        let has_room = !self.is_full(now) && self.has_room_for(name);
+        if matches!(said, Said::Csr(_)) && !has_room {
             return Err(Reason::StoreFull);
         }
         self.admit_speaker(now, name).ok_or(Reason::TooManyRecords)?;
@@ -257,6 +261,7 @@ impl Relay {
         self.admit(now, name)?;
         if let Some((child, (request, to_child))) = self.children.get_mut(name).zip(trial) {
             child.take_up(now, request, to_child);
+            self.under_way += 1;
         }
         Some(())
     }

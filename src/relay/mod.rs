@@ -87,6 +87,8 @@ pub struct Relay {
     unsolicited: Turns,
     /// Messages that were read lately of devices that have no record.
     strangers: BTreeMap<ThingName, pace::Rate>,
+    /// How many rotations are under way.
+    under_way: usize,
     /// The newest trusted time that is stored.
     seen: Option<Timestamp>,
     clock_is_trusted: bool,
@@ -117,12 +119,14 @@ impl Relay {
             counters: Counters::default(),
             unsolicited: Turns::default(),
             strangers: BTreeMap::new(),
+            under_way: 0,
             seen: snapshot.seen,
             clock_is_trusted: false,
             full_until: None,
         };
         for (name, record) in snapshot.records {
             let child = Child::restored(record, now, &relay.settings, &mut relay.rng);
+            relay.under_way += usize::from(child.is_under_way());
             relay.children.insert(name.clone(), Box::new(child));
             relay.reschedule(&name, now);
         }
@@ -234,7 +238,10 @@ impl Relay {
             unsolicited: &mut self.unsolicited,
             out,
         };
+        let was_under_way = child.is_under_way();
         let result = act(child, &mut scene);
+        self.under_way += usize::from(child.is_under_way());
+        self.under_way -= usize::from(was_under_way);
         if std::mem::take(&mut child.changed) {
             out.writes.push(Write::Record(name.clone(), Box::new(child.record.clone())));
         }
@@ -263,6 +270,12 @@ impl Relay {
     /// Whether nothing is taken in that would make the store grow.
     fn is_full(&self, now: Now) -> bool {
         self.full_until.is_some_and(|until| now.tick < until)
+    }
+
+    /// Whether there is room for a rotation of this device, if none is under way.
+    fn has_room_for(&self, name: &ThingName) -> bool {
+        self.under_way < self.settings.most_under_way
+            || self.children.get(name).is_some_and(|child| child.is_under_way())
     }
 
     fn on_sent(

@@ -40,6 +40,9 @@ pub struct Settings {
     pub messages_per_second: Option<NonZeroU32>,
     /// The most messages to the cloud that nothing has answered (`cloud.unconfirmed`).
     pub unconfirmed: usize,
+    /// The most rotations that are under way at once: so many have room in the store, whatever
+    /// becomes of them (by `store.maxBytes`).
+    pub most_under_way: usize,
     /// The link is probed when nothing was heard for this long (`cloud.probeInterval`).
     pub probe_interval: Duration,
 }

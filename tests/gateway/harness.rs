@@ -221,6 +221,13 @@ impl Gateway {
         Self { dir, running: None }
     }
 
+    /// Adds a table to its settings, from its next start on.
+    pub fn amend(&mut self, table: &str) {
+        let file = self.dir.path().join("certrelay.toml");
+        let settings = std::fs::read_to_string(&file).expect("written by new");
+        crate::support::write(&file, settings + "\n" + table);
+    }
+
     /// Starts it.
     pub fn start(&mut self) {
         assert!(self.running.is_none(), "the gateway runs already");

@@ -8,6 +8,7 @@ mod support;
 
 mod crowd;
 mod figures;
+mod full;
 mod harness;
 mod hostile;
 mod many;

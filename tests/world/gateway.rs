@@ -37,6 +37,7 @@ pub fn settings(core: &ThingName) -> Settings {
         cloud: Backoff { first: minutes(1), longest: minutes(60) },
         messages_per_second: std::num::NonZeroU32::new(20),
         unconfirmed: 8,
+        most_under_way: 10_000,
         // Long, because probes are most of what happens in a month.
         probe_interval: minutes(6 * 60),
     }
