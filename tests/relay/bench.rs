@@ -60,7 +60,7 @@ pub fn settings() -> Settings {
         cloud: Backoff { first: minutes(1), longest: hours(1) },
         messages_per_second: NonZeroU32::new(20),
         unconfirmed: 8,
-        most_under_way: 10_000,
+        most_under_way: 30_000,
         probe_interval: minutes(5),
     }
 }

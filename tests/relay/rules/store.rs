@@ -199,3 +199,30 @@ fn a_rotation_that_was_held_up_everywhere_ends_well() {
     b.advance(hours(2));
     assert_eq!(b.last(Side::Cloud, Kind::CrtAck).field("certificateId"), Some(id.to_string()));
 }
+
+#[test]
+fn no_more_rotations_are_under_way_than_have_room_and_those_end_and_make_room() {
+    let mut settings = settings();
+    settings.most_under_way = 2;
+    let mut b = Bench::with(settings);
+    b.links_up();
+    b.reach_await_csr("child-1", "r1");
+    b.reach_await_csr("child-2", "r1");
+    b.request("child-3", "r1");
+    assert_eq!(b.counted(Side::Cloud, Reason::StoreFull), 1);
+    b.csr("child-4", 1);
+    assert_eq!(b.counted(Side::Local, Reason::StoreFull), 1);
+    b.csr("child-1", 1);
+    b.expect("child-1", "await-cert");
+    b.restart();
+    b.links_up();
+    b.request("child-3", "r1");
+    assert_eq!(b.counted(Side::Cloud, Reason::StoreFull), 1, "as many as before the restart");
+    b.fail("child-2", "broken");
+    b.verdict(
+        "child-2",
+        json!({ "for": "csr_res", "ok": false, "final": true, "rotationId": "r1" }),
+    );
+    b.expect("child-2", "done");
+    b.reach_await_csr("child-3", "r1");
+}
