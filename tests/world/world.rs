@@ -1,6 +1,8 @@
 //! The world itself: virtual time, links that lose, double, delay and reorder, and the invariants
 //! that hold after every step.
 
+mod invariants;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
@@ -8,12 +10,12 @@ use std::{
 
 use certrelay::{
     links::{Message, Qos, SendError},
-    relay::{Body, Effect, Event, Lost, Outgoing, Side, Stage},
+    relay::{Body, Effect, Event, Lost, Outgoing, Side},
     wire::{KeyDigest, Kind, Mid, ThingName, Topics},
 };
 
 use crate::{
-    cloud::{Cloud, Downlink, Manners, State},
+    cloud::{Cloud, Downlink, Manners},
     device::{Device, Nature, Said, mischief},
     gateway::{Gateway, settings},
 };
@@ -544,82 +546,6 @@ impl World {
             self.deliver(device, kind, payload, sure);
         } else {
             self.undelivered(device, kind, payload, sure);
-        }
-    }
-
-    /// The invariants that hold after every step.
-    fn check(&self) {
-        for device in &self.devices {
-            let thing = &self.cloud.things[&device.name];
-            let current = thing.certificates.iter().find(|c| c.id == device.current.certificate);
-            let state = current.expect("issued by this cloud").state;
-            assert_eq!(state, State::Active, "{} ({:?}) is stranded", device.name, device.nature);
-            assert!(
-                device.queue.len() <= 40,
-                "{} messages wait for {}",
-                device.queue.len(),
-                device.name
-            );
-        }
-        for gateway in &self.gateways {
-            assert!(gateway.relay.rows().count() <= self.devices.len() + 300);
-        }
-    }
-
-    /// Everything is well from now on.
-    pub fn heal(&mut self) {
-        self.weather = FAIR;
-        self.heap.retain(|Reverse((_, _, what))| !matches!(what, Happening::Act(_)));
-        for gateway in 0..self.gateways.len() {
-            self.gateways[gateway].cut = None;
-            self.act(Act::ClockFound(gateway));
-            self.act(Act::CloudUp(gateway));
-            self.act(Act::FloorUp(gateway));
-        }
-        for device in 0..self.devices.len() {
-            self.act(Act::DeviceOn(device));
-        }
-    }
-
-    /// After peace, one more rotation of every device that can.
-    pub fn must_converge(&mut self) {
-        self.heal();
-        self.run(65 * DAY);
-        self.check_nothing_is_under_way();
-        let before: Vec<_> = self.devices.iter().map(|device| device.current).collect();
-        for device in 0..self.devices.len() {
-            self.act(Act::Ask(device));
-        }
-
-        self.run(2 * DAY);
-        for (device, before) in self.devices.iter().zip(before) {
-            let rotated = device.current != before;
-            assert_eq!(
-                rotated,
-                device.nature != Nature::Broken,
-                "{} {:?}",
-                device.name,
-                device.nature
-            );
-            let acked = self.acked.contains(&(device.name.clone(), device.current.certificate));
-            assert!(
-                acked || device.nature == Nature::Broken,
-                "the cloud does not know of {}",
-                device.name
-            );
-        }
-        self.run(40 * DAY);
-        self.check_nothing_is_under_way();
-    }
-
-    /// What was acknowledged has ended: no stage waits, no notice is left.
-    fn check_nothing_is_under_way(&self) {
-        for gateway in &self.gateways {
-            for (name, record) in gateway.disk.snapshot().records {
-                let is_done = matches!(record.stage, Stage::Done(_));
-                assert!(is_done, "{name} at {}: {record:?}", gateway.name);
-                assert!(record.outbox.is_empty(), "{name} at {}: {record:?}", gateway.name);
-            }
         }
     }
 }
