@@ -36,7 +36,7 @@ fn settings() -> Settings {
     }
 }
 
-/// The first byte of each piece says what it is; zero bytes part the pieces.
+// The first byte of each piece says what it is; zero bytes part the pieces.
 fuzz_target!(|bytes: &[u8]| {
     let mut out = Outcome::default();
     let mut now = Now { tick: Tick(0), wall: Some(Timestamp(1_800_000_000_000)) };
