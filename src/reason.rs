@@ -162,8 +162,6 @@ reasons! {
     CloudTook = "cloud-took",
     /// A bare ack came; the certificate goes out once more, to see that the ack is about it.
     EchoAsked = "echo-asked",
-    /// A message arrived at the cloud's broker.
-    AtBroker = "at-broker",
     /// The link refuses the message for good.
     LinkRefused = "link-refused",
     /// One error a child, code and hour goes to the cloud; this one did not.

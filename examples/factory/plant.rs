@@ -220,19 +220,7 @@ fn all_devices() -> Vec<ThingName> {
 }
 
 fn cloud_broker(clients: &Authority, servers: &Authority) -> Setup {
-    let server = servers.server();
-    Setup::default()
-        .file("ca.pem", clients.certificate())
-        .file("server.cert.pem", &server.certificate)
-        .file("server.key.pem", &server.key)
-        .line("cafile {dir}/ca.pem")
-        .line("certfile {dir}/server.cert.pem")
-        .line("keyfile {dir}/server.key.pem")
-        .line("require_certificate true")
-        .line("use_identity_as_username true")
-        .line("allow_anonymous false")
-        .line("set_tcp_nodelay true")
-        .acl(CLOUD_RULES)
+    Setup::mtls_between(clients, servers).line("set_tcp_nodelay true").acl(CLOUD_RULES)
 }
 
 fn write_pair(pair: &Pair, dir: &Path, stem: &str, ca: &Path) -> Files {

@@ -48,9 +48,14 @@ impl Setup {
 
     /// TLS; a client needs a certificate of `authority`, and its common name is its user name.
     pub fn mtls(authority: &Authority) -> Self {
-        let server = authority.server();
+        Self::mtls_between(authority, authority)
+    }
+
+    /// As [`Setup::mtls`], where the broker's own certificate is of another authority.
+    pub fn mtls_between(clients: &Authority, servers: &Authority) -> Self {
+        let server = servers.server();
         Self::default()
-            .file("ca.pem", authority.certificate())
+            .file("ca.pem", clients.certificate())
             .file("server.cert.pem", &server.certificate)
             .file("server.key.pem", &server.key)
             .line("cafile {dir}/ca.pem")
