@@ -25,6 +25,7 @@
 //! | [`relay::Effect::Publish`] | exactly one [`relay::Event::Sent`]; before it [`relay::Event::BodyLost`] when the store lacks the body |
 //! | [`relay::Effect::Verify`] | exactly one [`relay::Event::Verified`] |
 //! | [`relay::Effect::Ack`] | none: an ack that is lost brings the message again |
+//! | [`relay::Effect::Reconnect`] | none: the link reports that it is down, and up |
 //! | [`relay::Effect::Note`] | none |
 //!
 //! # Invariants, each with a test that fails without it

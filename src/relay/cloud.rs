@@ -1,7 +1,8 @@
 //! The state of the link to the cloud, as far as evidence goes, and how much may be handed to it.
 //!
 //! A publish that succeeds proves nothing: a nucleus says yes to what is only in its memory. The
-//! link is up when something came through it lately: a downlink, or a message of our own.
+//! link is up when something came through it lately: a downlink, or a message of our own. A link that
+//! takes probes and returns none may have lost its subscriptions: it is told to connect anew.
 
 use std::{collections::HashMap, num::NonZeroU32, time::Duration};
 
@@ -17,8 +18,19 @@ use crate::{
     wire::{Mid, ThingName, probe_topic},
 };
 
-/// A probe that did not come back in this time is lost.
+/// A probe that did not come back in this time is lost; sooner where probes are sent often.
 const PROBE_RETURNS: Duration = Duration::from_secs(30);
+
+/// No probe is given up before this.
+const PROBE_RETURNS_AT_LEAST: Duration = Duration::from_secs(2);
+
+/// So many probes lost in a row, and nothing heard since the first, make a link deaf.
+const DEAF: u32 = 2;
+
+/// Pauses between the cures of a link that stays deaf, never under ten minutes with the jitter: where
+/// the loopback is forbidden no cure helps.
+const CURES: Backoff =
+    Backoff { first: Duration::from_secs(800), longest: Duration::from_secs(6 * 3600) };
 
 /// The first pause between probes of a link of which nothing is known.
 const FIRST_PROBE: Duration = Duration::from_secs(5);
@@ -61,6 +73,12 @@ pub(super) struct Cloud {
     probe: Option<Probe>,
     probes: u32,
     next_probe: Option<Tick>,
+    /// Probes that were lost since something came through.
+    lost: u32,
+    /// How often it was told to connect anew since something came through.
+    cures: u32,
+    /// It is not told so again before then.
+    next_cure: Option<Tick>,
     rate: Rate,
     /// How many signatures are being checked.
     pub checking: usize,
@@ -85,6 +103,9 @@ impl Cloud {
             probe: None,
             probes: 0,
             next_probe: None,
+            lost: 0,
+            cures: 0,
+            next_cure: None,
             rate: Rate::default(),
             checking: 0,
             out: HashMap::new(),
@@ -118,7 +139,7 @@ impl Cloud {
     /// Something came through. Returns whether the link has come up by it.
     pub fn on_evidence(&mut self, now: Tick, settings: &Settings) -> bool {
         self.heard = Some(now);
-        self.probes = 0;
+        (self.probes, self.lost, self.cures) = (0, 0, 0);
         self.next_probe = Some(now + settings.probe_interval);
         std::mem::replace(&mut self.state, CloudState::Up) != CloudState::Up
     }
@@ -131,21 +152,22 @@ impl Cloud {
 
     fn doubt(&mut self, now: Tick) {
         self.state = CloudState::Unknown;
-        (self.probe, self.probes, self.next_probe) = (None, 0, Some(now));
+        (self.probe, self.probes, self.lost) = (None, 0, 0);
+        self.next_probe = Some(now);
     }
 
-    /// Sends a probe if it is time, and doubts a link that does not return one.
+    /// Sends a probe if it is time, doubts a link that does not return one, and has a deaf one cured.
     pub fn on_time(
         &mut self,
         now: Tick,
         settings: &Settings,
         rng: &mut fastrand::Rng,
     ) -> Option<Effect> {
-        if let Some(lost) = self.probe.take_if(|probe| now - probe.sent >= PROBE_RETURNS) {
-            let is_heard_since = self.heard.is_some_and(|heard| heard > lost.sent);
-            if self.state == CloudState::Up && !is_heard_since {
-                self.state = CloudState::Unknown;
-            }
+        let patience = probe_returns(settings);
+        if let Some(lost) = self.probe.take_if(|probe| now - probe.sent >= patience)
+            && self.on_lost(now, lost, rng)
+        {
+            return Some(Effect::Reconnect(Side::Cloud));
         }
         if self.probe.is_some() || self.next_probe.is_none_or(|due| due > now) {
             return None;
@@ -154,7 +176,7 @@ impl Cloud {
         self.probe = Some(Probe { nonce, sent: now });
         self.probes = self.probes.saturating_add(1);
         let pause = probe_backoff(settings).pause(self.probes, rng);
-        self.next_probe = Some(now + PROBE_RETURNS + pause);
+        self.next_probe = Some(now + patience + pause);
         Some(Effect::Publish(
             Side::Cloud,
             Outgoing {
@@ -164,6 +186,24 @@ impl Cloud {
                 content: Content::Ready(nonce.to_string().into_bytes()),
             },
         ))
+    }
+
+    /// A probe was taken and did not come back. Returns whether the link is to be cured.
+    fn on_lost(&mut self, now: Tick, lost: Probe, rng: &mut fastrand::Rng) -> bool {
+        if self.heard.is_some_and(|heard| heard > lost.sent) {
+            return false;
+        }
+        if self.state == CloudState::Up {
+            self.state = CloudState::Unknown;
+        }
+        self.lost = self.lost.saturating_add(1);
+        if self.lost < DEAF || self.next_cure.is_some_and(|next| next > now) {
+            return false;
+        }
+        self.lost = 0;
+        self.cures = self.cures.saturating_add(1);
+        self.next_cure = Some(now + CURES.pause(self.cures, rng));
+        true
     }
 
     fn limits(&self, settings: &Settings) -> (Option<NonZeroU32>, usize) {
@@ -199,12 +239,16 @@ impl Cloud {
     }
 
     /// When [`Self::on_time`] has something to do.
-    pub fn next_wakeup(&self) -> Option<Tick> {
+    pub fn next_wakeup(&self, settings: &Settings) -> Option<Tick> {
         match self.probe {
-            Some(probe) => Some(probe.sent + PROBE_RETURNS),
+            Some(probe) => Some(probe.sent + probe_returns(settings)),
             None => self.next_probe,
         }
     }
+}
+
+fn probe_returns(settings: &Settings) -> Duration {
+    (settings.probe_interval / 4).clamp(PROBE_RETURNS_AT_LEAST, PROBE_RETURNS)
 }
 
 fn probe_backoff(settings: &Settings) -> Backoff {

@@ -3,7 +3,8 @@
 //! Each effect that can fail has a completion event: `Publish` has exactly one `Sent` (with
 //! `Refused`, and before it `BodyLost`, when the store does not hold what was to be sent), `Verify`
 //! has exactly one `Verified` (with the reason `body-lost` in that case). `Ack` and `Note` have
-//! none: an ack that is lost brings the message again.
+//! none: an ack that is lost brings the message again. Nor has `Reconnect`: the link goes down and
+//! comes up, or stays down.
 
 use std::fmt;
 
@@ -117,6 +118,8 @@ pub enum Effect {
         /// The CSR's key.
         key: KeyDigest,
     },
+    /// Have a link connect, or at least subscribe, anew: it takes messages and delivers none.
+    Reconnect(Side),
     /// Log a decision.
     Note(Note),
 }
@@ -127,7 +130,7 @@ impl Effect {
         match self {
             Self::Publish(_, outgoing) => outgoing.content.needs(),
             Self::Verify { child, .. } => Some((child, Body::Csr)),
-            Self::Ack(..) | Self::Note(_) => None,
+            Self::Ack(..) | Self::Reconnect(_) | Self::Note(_) => None,
         }
     }
 }

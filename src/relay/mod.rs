@@ -178,7 +178,7 @@ impl Relay {
             true => None,
             false => self.cloud.next_free(&self.settings),
         };
-        [agenda, send, self.cloud.next_wakeup(), self.local.next_wakeup()]
+        [agenda, send, self.cloud.next_wakeup(&self.settings), self.local.next_wakeup()]
             .into_iter()
             .flatten()
             .min()

@@ -82,7 +82,7 @@ impl Relay {
                 self.cloud.out.insert(outgoing.copy, name);
             }
             Effect::Verify { .. } => self.cloud.checking += 1,
-            Effect::Ack(..) | Effect::Note(_) => {}
+            Effect::Ack(..) | Effect::Reconnect(_) | Effect::Note(_) => {}
         }
     }
 

@@ -378,6 +378,10 @@ impl Gateway {
                     });
                     self.completed.push_back(Event::Verified { child, key, outcome });
                 }
+                Effect::Reconnect(side) => {
+                    tracing::warn!(link = %side, "takes messages and delivers none: it is to connect anew");
+                    self.command(side, LinkCommand::Reconnect).await?;
+                }
                 Effect::Note(note) => self.journal.log(&note, self.clock.tick()),
             }
         }

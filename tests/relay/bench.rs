@@ -170,6 +170,8 @@ pub struct Bench {
     pub acks: Vec<(Side, Delivery)>,
     pub verifies: Vec<(ThingName, KeyDigest)>,
     pub probes: Vec<Duration>,
+    /// When the link to the cloud was told to connect anew.
+    pub cures: Vec<Duration>,
     pub barriers: Vec<Mid>,
 }
 
@@ -213,6 +215,7 @@ impl Bench {
             acks: vec![],
             verifies: vec![],
             probes: vec![],
+            cures: vec![],
             barriers: vec![],
         };
         bench.restart();
@@ -308,6 +311,10 @@ impl Bench {
             match effect {
                 Effect::Ack(side, delivery) => self.acks.push((side, delivery)),
                 Effect::Note(note) => self.notes.push(note),
+                Effect::Reconnect(side) => {
+                    assert_eq!(side, Side::Cloud);
+                    self.cures.push(self.time);
+                }
                 Effect::Verify { child, key } => {
                     self.verifies.push((child.clone(), key));
                     if self.verify {

@@ -119,6 +119,8 @@ pub struct Gateway {
     pub floor: Option<ConnectionId>,
     session: VecDeque<Kept>,
     pub cloud_up: bool,
+    /// Nothing of the cloud comes through.
+    pub deaf: bool,
     /// What the cloud's broker keeps, if it keeps anything.
     pub cloud_session: Option<VecDeque<(String, Vec<u8>)>>,
     /// So many points of a cut are passed before the power goes.
@@ -148,6 +150,7 @@ impl Gateway {
             floor: None,
             session: VecDeque::new(),
             cloud_up: false,
+            deaf: false,
             cloud_session: cloud_keeps.then(VecDeque::new),
             cut: None,
             points: 0,
@@ -173,7 +176,7 @@ impl Gateway {
         self.seeds += 1;
         self.restarts += 1;
         self.relay = Self::start(&self.name, &self.disk, self.seeds, now, self.trusted);
-        (self.floor, self.cloud_up) = (None, false);
+        (self.floor, self.cloud_up, self.deaf) = (None, false, false);
     }
 
     pub fn clock(&self, now: u64) -> Now {

@@ -40,12 +40,17 @@ pub const FAIR: Weather = Weather { lose: 0, double: 0, delay: 50 };
 /// its certificate; so it is kept realistic.
 const LOCAL_DELAY: u64 = 1_000;
 
+/// How long it takes to subscribe anew, in milliseconds.
+const RESUBSCRIBES: u64 = 10_000;
+
 /// What can happen to a world from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Act {
     Ask(usize),
     CloudDown(usize),
     CloudUp(usize),
+    /// The subscriptions at the cloud's side are lost, and nobody says so.
+    Deaf(usize),
     FloorDown(usize),
     FloorUp(usize),
     /// The local broker restarts and keeps nothing.
@@ -258,6 +263,7 @@ impl World {
                 self.feed(gateway, vec![Event::Down { side: Side::Cloud }]);
             }
             Act::CloudUp(gateway) => self.cloud_up(gateway),
+            Act::Deaf(gateway) => self.gateways[gateway].deaf = true,
             Act::FloorDown(gateway) => {
                 self.gateways[gateway].floor = None;
                 self.feed(gateway, vec![Event::Down { side: Side::Local }]);
@@ -406,6 +412,9 @@ impl World {
 
     fn at_gateway(&mut self, to: usize, topic: String, payload: Vec<u8>) {
         let gateway = &mut self.gateways[to];
+        if gateway.deaf {
+            return;
+        }
         if gateway.cloud_up {
             let (dup, retain, delivery) = (false, false, None);
             let message = Message { topic, payload, dup, retain, delivery };
@@ -485,6 +494,14 @@ impl World {
                 println!("{} note {:?} {} {}", self.now, note.child, note.state, note.reason);
             }
             Effect::Ack(Side::Cloud, _) | Effect::Note(_) => {}
+            Effect::Reconnect(side) => {
+                assert_eq!(side, Side::Cloud);
+                self.gateways[gateway].deaf = false;
+                if self.gateways[gateway].cloud_up {
+                    self.plan(0, Happening::Act(Act::CloudDown(gateway)));
+                    self.plan(RESUBSCRIBES, Happening::Act(Act::CloudUp(gateway)));
+                }
+            }
             Effect::Verify { child, key } => {
                 self.plan(1, Happening::Verified { gateway, restarts, child, key });
             }

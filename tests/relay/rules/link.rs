@@ -68,6 +68,43 @@ fn a_link_on_which_nothing_is_heard_is_probed_and_doubted_when_the_probe_is_lost
 }
 
 #[test]
+fn a_link_that_takes_all_and_delivers_nothing_is_cured_within_two_probe_intervals() {
+    let mut b = Bench::up();
+    b.advance(hours(1));
+    assert!(b.cures.is_empty(), "{:?}", b.cures);
+    (b.probes_return, b.loopback) = (false, false);
+    b.advance(minutes(10));
+    assert_eq!(b.cures.len(), 1, "{:?}", b.cures);
+}
+
+#[test]
+fn a_link_that_no_cure_helps_is_cured_more_and_more_seldom() {
+    let mut b = swallowing();
+    b.advance(days(2));
+    let apart: Vec<_> = b.cures.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(apart.iter().all(|pause| *pause >= minutes(10)), "{apart:?}");
+    assert!((8..=20).contains(&b.cures.len()), "{apart:?}");
+}
+
+#[test]
+fn a_link_that_is_heard_needs_no_cure_though_its_probes_are_forbidden() {
+    let mut b = swallowing();
+    for _ in 0..100 {
+        b.cloud(PUMP, Kind::CsrReq, &bytes(json!({ "core": "core-2" })));
+        b.advance(minutes(4));
+    }
+    assert!(b.cures.is_empty(), "{:?}", b.cures);
+}
+
+#[test]
+fn a_link_that_says_it_is_offline_is_not_cured() {
+    let mut b = Bench::up();
+    b.cloud_answer = Answer::Offline;
+    b.advance(days(1));
+    assert!(b.cures.is_empty(), "{:?}", b.cures);
+}
+
+#[test]
 fn a_link_of_which_nothing_is_known_is_not_probed_without_end() {
     let mut b = swallowing();
     b.advance(days(1));
