@@ -17,7 +17,8 @@ use certrelay::{
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
-const LEAST: &str = "thingName = 'core-1'\n[cloud]\nhost = 'localhost'\nport = 1883\n";
+const LEAST: &str =
+    "thingName = 'core-1'\n[cloud]\nlink = 'mqtt'\nhost = 'localhost'\nport = 1883\n";
 
 fn certrelay(dir: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_certrelay"));
@@ -73,7 +74,7 @@ fn an_unknown_key_is_refused_with_the_key_that_was_meant() {
 
 #[test]
 fn every_problem_stands_in_one_message() {
-    let settings = "children = []\n[cloud]\nhost = 'localhost'\nport = 70000\n[log]\nlevel = 5\n";
+    let settings = "children = []\n[cloud]\nlink = 'mqtt'\nhost = 'localhost'\nport = 70000\n[log]\nlevel = 5\n";
     let says = "certrelay: the configuration has 4 problems:
   thingName: it is not set; set it, or AWS_IOT_THING_NAME, to the core device's thing name
   children: it is empty; give a list such as [\"pump-*\", \"press\"]
@@ -114,7 +115,8 @@ fn settings_that_can_not_be_read_are_named_by_file_and_line() {
 #[test]
 fn the_thing_name_comes_from_the_environment() {
     let dir = tempfile::tempdir().expect("a directory");
-    fs::write(dir.path().join("c.toml"), "[cloud]\nhost = '::1'\nport = 1883\n").expect("written");
+    fs::write(dir.path().join("c.toml"), "[cloud]\nlink = 'mqtt'\nhost = '::1'\nport = 1883\n")
+        .expect("written");
     let mut command = certrelay(&dir, &["run", "--config", "c.toml", "--check"]);
     let output = command.env("AWS_IOT_THING_NAME", "core-7").output().expect("runs");
     assert_eq!(Ended::from(output), ended(0, "configuration ok\n", ""));

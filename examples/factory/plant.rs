@@ -184,7 +184,7 @@ impl Plant {
         format!(
             "thingName = {CORE:?}\nworkDir = {:?}\n\
              [local]\nhost = \"localhost\"\nport = {}\n{}\
-             [cloud]\nhost = \"localhost\"\nport = {}\nprobeInterval = \"1s\"\n{}\
+             [cloud]\nlink = \"mqtt\"\nhost = \"localhost\"\nport = {}\nprobeInterval = \"1s\"\n{}\
              [csr]\ncommonName = \"match\"\nsettle = \"0s\"\n\
              [certificate]\ntrustAnchorsFile = {anchors_file:?}\n\
              [repeat]\nrequest = [\"1s\", \"2s\"]\ncertificate = [\"1s\", \"2s\"]\n\

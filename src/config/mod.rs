@@ -29,10 +29,10 @@ use crate::{relay, schedule::ClockTrust, wire::escape};
 pub struct Config {
     /// What the relay goes by.
     pub relay: relay::Settings,
-    /// How to reach the local broker (`local`).
-    pub local: MqttLink,
+    /// How to reach the devices (`local`).
+    pub local: LocalLink,
     /// How to reach the cloud (`cloud`).
-    pub cloud: MqttLink,
+    pub cloud: CloudLink,
     /// Where the store and the status snapshot stand (`workDir`); no private key ever does.
     pub work_dir: PathBuf,
     /// The store's file grows no larger, in bytes (`store.maxBytes`).
@@ -41,6 +41,25 @@ pub struct Config {
     pub clock: ClockTrust,
     /// What is logged, and how (`log`).
     pub log: Log,
+}
+
+/// How to reach the devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalLink {
+    /// Through the nucleus' local topics, which an MQTT bridge joins to a broker
+    /// (`link = "pubsub"`). Any component that may use those topics can speak for any device.
+    Pubsub,
+    /// Through the local broker (`link = "mqtt"`).
+    Mqtt(MqttLink),
+}
+
+/// How to reach the cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CloudLink {
+    /// Through the nucleus and its connection (`link = "greengrass"`).
+    Greengrass,
+    /// Through a connection of our own (`link = "mqtt"`).
+    Mqtt(MqttLink),
 }
 
 /// How to reach an MQTT broker.
@@ -117,12 +136,17 @@ impl Config {
         walk::config(tree, host)
     }
 
-    /// Goes deeper than loading does: whether the files of both links hold what they should, and
+    /// Goes deeper than loading does: whether the files of the MQTT links hold what they should, and
     /// each key fits its certificate. Not done at every start, since a pair may be half rotated
     /// for a moment and is read again at each connect.
     pub fn check_files(&self, host: &dyn Host) -> Result<(), ConfigError> {
-        let mut problems = files::check(&self.local, "local", host);
-        problems.extend(files::check(&self.cloud, "cloud", host));
+        let mut problems = Vec::new();
+        if let LocalLink::Mqtt(link) = &self.local {
+            problems.extend(files::check(link, "local", host));
+        }
+        if let CloudLink::Mqtt(link) = &self.cloud {
+            problems.extend(files::check(link, "cloud", host));
+        }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 }

@@ -26,7 +26,7 @@ use self::{
     report::{Journal, Report},
 };
 use crate::{
-    config::Config,
+    config::{CloudLink, Config, LocalLink},
     links::{
         Link, LinkCommand, LinkEvent, Publish, SendError,
         mqtt::{self, MqttError},
@@ -154,7 +154,12 @@ impl Gateway {
         let clock = Clock::start(config.clock);
         let store = Options { dir: config.work_dir.clone(), max_bytes: config.store_max_bytes };
         let mut store = StoreThread::spawn(store).map_err(RuntimeError::Thread)?;
-        let (local, cloud) = (options::local(&config), options::cloud(&config));
+        let (LocalLink::Mqtt(local), CloudLink::Mqtt(cloud)) = (&config.local, &config.cloud)
+        else {
+            panic!("the links through the nucleus have no driver yet");
+        };
+        let local = options::local(local, &config.relay);
+        let cloud = options::cloud(cloud, &config.relay);
         let local =
             mqtt::spawn(local).map_err(|error| RuntimeError::Link { side: Side::Local, error })?;
         let cloud =

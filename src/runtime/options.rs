@@ -1,26 +1,25 @@
 //! The two links as the settings want them: to whom, as whom, and what is subscribed to.
 
 use crate::{
-    config::{Config, MqttLink},
+    config::MqttLink,
     links::{Qos, mqtt},
+    relay::Settings,
     wire::{Kind, Topics, barrier_topic, probe_topic},
 };
 
 /// Publishes at QoS 1 that may be under way to the cloud's broker when its `unconfirmed` is larger.
 const INFLIGHT: usize = 1000;
 
-pub(super) fn local(config: &Config) -> mqtt::Options {
-    let settings = &config.relay;
-    let mut options = options(&config.local);
+pub(super) fn local(link: &MqttLink, settings: &Settings) -> mqtt::Options {
+    let mut options = options(link);
     options.subscriptions = subscriptions(&settings.local_topics, Kind::is_uplink);
     options.subscriptions.push((barrier_topic(&settings.core), Qos::AtLeastOnce));
     options
 }
 
 /// Both directions: downlinks are for us, uplinks are receipts.
-pub(super) fn cloud(config: &Config) -> mqtt::Options {
-    let settings = &config.relay;
-    let mut options = options(&config.cloud);
+pub(super) fn cloud(link: &MqttLink, settings: &Settings) -> mqtt::Options {
+    let mut options = options(link);
     options.subscriptions = subscriptions(&settings.cloud_topics, |_| true);
     options.subscriptions.push((probe_topic(&settings.core), Qos::AtMostOnce));
     options.inflight = u16::try_from(settings.unconfirmed.clamp(1, INFLIGHT)).unwrap_or(u16::MAX);

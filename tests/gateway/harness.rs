@@ -213,7 +213,7 @@ impl Gateway {
             "thingName = '{CORE}'\nworkDir = {:?}\nminInterval = '0s'\n\
              [csr]\nsettle = '0s'\n[clock]\ntrust = 'always'\n[log]\nformat = 'json'\n\
              [local]\nhost = '{host}'\nport = {floor}\n{local}\
-             {repeats}[cloud]\nhost = '{host}'\nport = {network}\nmessagesPerSecond = 0\n\
+             {repeats}[cloud]\nlink = 'mqtt'\nhost = '{host}'\nport = {network}\nmessagesPerSecond = 0\n\
              unconfirmed = 1000\nprobeInterval = '1s'\n{cloud}",
             dir.path()
         );

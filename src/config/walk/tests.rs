@@ -1,8 +1,12 @@
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, io, num::NonZeroU32, path::Path};
 
 use serde_json::{Map, json};
 
 use super::*;
+use crate::{
+    config::{CloudLink, LocalLink, MqttLink, TlsFiles},
+    wire::Topics,
+};
 
 /// A machine with the files, and the variables, of a test.
 #[derive(Default)]
@@ -40,10 +44,10 @@ fn machine() -> Fake {
     Fake { files: files.into(), thing: Some("core-1") }
 }
 
-/// The least that is a whole configuration.
+/// The least that is a whole configuration with a connection of our own to the cloud.
 fn least() -> Value {
     json!({"cloud": {
-        "host": "iot.example.com", "caFile": "ca", "certificateFile": "cert", "keyFile": "key",
+        "link": "mqtt", "host": "iot.example.com", "caFile": "ca", "certificateFile": "cert", "keyFile": "key",
     }})
 }
 
@@ -68,8 +72,19 @@ fn read(settings: &[(&str, Value)]) -> Result<Config, Vec<String>> {
 }
 
 fn read_on(machine: &Fake, settings: &[(&str, Value)]) -> Result<Config, Vec<String>> {
-    config(with(settings), machine)
-        .map_err(|error| error.problems.iter().map(ToString::to_string).collect())
+    read_tree(machine, with(settings))
+}
+
+fn read_tree(machine: &Fake, tree: Value) -> Result<Config, Vec<String>> {
+    config(tree, machine).map_err(|error| error.problems.iter().map(ToString::to_string).collect())
+}
+
+/// The links, where both are MQTT.
+fn links(config: &Config) -> (&MqttLink, &MqttLink) {
+    let (LocalLink::Mqtt(local), CloudLink::Mqtt(cloud)) = (&config.local, &config.cloud) else {
+        panic!("{:?} {:?}", config.local, config.cloud);
+    };
+    (local, cloud)
 }
 
 #[test]
@@ -93,10 +108,10 @@ fn what_is_not_set_has_the_documented_default() {
         client_id: "core-1-certrelay".into(),
         files: None,
     };
-    assert_eq!(config.local, local);
+    assert_eq!(links(&config).0, &local);
     let files = TlsFiles { ca: "ca".into(), certificate: "cert".into(), key: "key".into() };
     let cloud = MqttLink { host: "iot.example.com".into(), files: Some(files), ..local };
-    assert_eq!(config.cloud, cloud);
+    assert_eq!(links(&config).1, &cloud);
     assert_eq!((config.work_dir, config.store_max_bytes), (PathBuf::from("."), 64 << 20));
     assert_eq!(config.clock, ClockTrust::Auto);
     assert_eq!(config.log, Log { level: tracing::Level::INFO, format: LogFormat::Text });
@@ -150,13 +165,11 @@ fn every_setting_is_taken() {
     assert_eq!(relay.cloud, Backoff { first: SECOND * 5, longest: SECOND * 6 });
     assert_eq!((relay.messages_per_second, relay.unconfirmed), (None, 3));
     assert_eq!(relay.probe_interval, SECOND);
-    assert_eq!((config.local.host.as_str(), config.local.port), ("10.0.0.1", 1884));
-    assert_eq!(
-        (config.local.client_id.as_str(), config.cloud.client_id.as_str()),
-        ("gate", "core-9")
-    );
-    assert!(config.local.files.is_some());
-    assert_eq!(config.cloud.port, 443);
+    let (local, cloud) = links(&config);
+    assert_eq!((local.host.as_str(), local.port), ("10.0.0.1", 1884));
+    assert_eq!((local.client_id.as_str(), cloud.client_id.as_str()), ("gate", "core-9"));
+    assert!(local.files.is_some());
+    assert_eq!(cloud.port, 443);
     assert_eq!((config.work_dir, config.store_max_bytes), (PathBuf::from("/data"), 8 << 20));
     assert_eq!(config.clock, ClockTrust::Never);
     assert_eq!(config.log, Log { level: tracing::Level::DEBUG, format: LogFormat::Json });
@@ -185,7 +198,12 @@ fn a_bad_setting_is_named_with_what_is_wrong_and_what_to_do() {
         (
             "local.link",
             json!("greengrass"),
-            "local.link: \"greengrass\" is not known; give \"mqtt\"",
+            "local.link: \"greengrass\" is not known; give \"mqtt\" or \"pubsub\"",
+        ),
+        (
+            "cloud.link",
+            json!("pubsub"),
+            "cloud.link: \"pubsub\" is not known; give \"greengrass\" or \"mqtt\"",
         ),
         (
             "local.topicPrefix",
@@ -258,6 +276,61 @@ fn a_bad_setting_is_named_with_what_is_wrong_and_what_to_do() {
         assert!(problems[0].starts_with(says), "{key} = {value}: {problems:#?}");
         let expected = if key == "local.caFile" { 2 } else { 1 };
         assert_eq!(problems.len(), expected, "{key} = {value}: {problems:#?}");
+    }
+}
+
+#[test]
+fn without_any_setting_the_nucleus_leads_to_the_cloud_and_a_local_broker_to_the_devices() {
+    let config = read_tree(&machine(), json!({})).expect("valid");
+    assert_eq!(config.cloud, CloudLink::Greengrass);
+    let LocalLink::Mqtt(local) = config.local else { panic!("{:?}", config.local) };
+    assert_eq!((local.host.as_str(), local.port), ("127.0.0.1", 8883));
+}
+
+#[test]
+fn what_only_an_mqtt_link_has_is_refused_beside_another_kind_of_link() {
+    let mqtt = json!({"host": "a", "port": 1, "clientId": "b", "caFile": "ca",
+        "certificateFile": "cert", "keyFile": "key"});
+    let with_link = |link: &str| {
+        let mut table = mqtt.clone();
+        table["link"] = json!(link);
+        table
+    };
+    let problems = read_tree(&machine(), json!({"cloud": mqtt})).expect_err("no link is named");
+    assert_eq!(problems.len(), 6, "{problems:#?}");
+    assert_eq!(
+        problems[0],
+        "cloud.host: a \"greengrass\" link has no such setting; \
+         set cloud.link = \"mqtt\", or remove it"
+    );
+    let tree = json!({"local": with_link("pubsub"), "cloud": with_link("greengrass")});
+    assert_eq!(read_tree(&machine(), tree).expect_err("neither takes them").len(), 12);
+    let tree = json!({"cloud": with_link("mqt")});
+    assert_eq!(read_tree(&machine(), tree).expect_err("a slip").len(), 1);
+}
+
+#[test]
+fn limits_and_prefixes_serve_every_kind_of_link() {
+    let tree = json!({
+        "local": {"link": "pubsub", "topicPrefix": "floor"},
+        "cloud": {"link": "greengrass", "topicPrefix": "core/{thingName}", "unconfirmed": "3",
+            "messagesPerSecond": "0", "probeInterval": "1m"},
+    });
+    let config = read_tree(&machine(), tree).expect("valid");
+    assert_eq!((&config.local, &config.cloud), (&LocalLink::Pubsub, &CloudLink::Greengrass));
+    let relay = &config.relay;
+    assert_eq!(relay.local_topics, Topics::parse("floor", &relay.core).expect("valid"));
+    assert_eq!(relay.cloud_topics, Topics::parse("core/core-1", &relay.core).expect("valid"));
+    assert_eq!((relay.unconfirmed, relay.messages_per_second), (3, None));
+    assert_eq!(relay.probe_interval, MINUTE);
+}
+
+#[test]
+fn one_prefix_serves_both_links_through_a_nucleus() {
+    for local in ["mqtt", "pubsub"] {
+        let tree =
+            json!({"local": {"link": local, "topicPrefix": "p"}, "cloud": {"topicPrefix": "p"}});
+        assert!(read_tree(&machine(), tree).is_ok(), "{local}");
     }
 }
 
