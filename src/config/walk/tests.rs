@@ -194,7 +194,7 @@ fn a_bad_setting_is_named_with_what_is_wrong_and_what_to_do() {
             "rotationTtl: \"2y\" is out of range; give a duration from 1m",
         ),
         ("minInterval", json!(20), "minInterval: 20 is no duration"),
-        ("local", json!("mqtt"), "local: it is no table; write [local]"),
+        ("local", json!("mqtt"), "local: it is no table; put its settings into it"),
         (
             "local.link",
             json!("greengrass"),
@@ -332,6 +332,71 @@ fn one_prefix_serves_both_links_through_a_nucleus() {
             json!({"local": {"link": local, "topicPrefix": "p"}, "cloud": {"topicPrefix": "p"}});
         assert!(read_tree(&machine(), tree).is_ok(), "{local}");
     }
+}
+
+/// Settings of every type, as a deployment sets them.
+fn deployed() -> Value {
+    json!({
+        "accessControl": {"aws.greengrass.ipc.mqttproxy": {"certrelay:mqttproxy:1": {
+            "operations": ["aws.greengrass#PublishToIoTCore"], "resources": ["*"]}}},
+        "workDir": "/data",
+        "children": ["pump-*", "7"],
+        "minInterval": "0s",
+        "local": {"port": 1884, "clientId": null},
+        "cloud": {"unconfirmed": 3, "messagesPerSecond": 0, "topicPrefix": "fleet/{thingName}"},
+        "certificate": {"trustAnchorsFile": "anchors"},
+        "repeat": {"cloud": ["5s", "6s"]},
+        "store": {"maxBytes": 8_388_608},
+        "log": null,
+    })
+}
+
+/// What a nucleus makes of each scalar.
+fn every_scalar(tree: &Value, change: fn(&Value) -> Value) -> Value {
+    match tree {
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| (key.clone(), every_scalar(value, change))).collect()
+        }
+        Value::Array(items) => items.iter().map(|item| every_scalar(item, change)).collect(),
+        Value::Null => Value::Null,
+        scalar => change(scalar),
+    }
+}
+
+#[test]
+fn the_configuration_of_a_component_may_hold_what_is_the_nucleus_own_and_what_is_unset() {
+    let config = Config::from_greengrass(deployed(), &machine()).expect("valid");
+    assert_eq!(config.relay.children, Children::new(["pump-*", "7"]));
+    assert_eq!((config.store_max_bytes, config.relay.unconfirmed), (8 << 20, 3));
+    let mut tree = deployed();
+    tree.as_object_mut().expect("a map").remove("accessControl");
+    let without = Config::from_greengrass(tree, &machine()).expect("valid");
+    assert_eq!(format!("{config:?}"), format!("{without:?}"));
+    assert!(read_tree(&machine(), deployed()).is_err(), "in a file nobody would heed it");
+}
+
+#[test]
+fn no_setting_suffers_from_what_a_nucleus_makes_of_numbers() {
+    let of = |tree| format!("{:?}", Config::from_greengrass(tree, &machine()).expect("valid"));
+    let as_given = of(deployed());
+    let as_text = every_scalar(&deployed(), |scalar| match scalar {
+        Value::String(text) => text.as_str().into(),
+        other => other.to_string().into(),
+    });
+    assert_eq!(of(as_text), as_given);
+    let as_float = every_scalar(&deployed(), |scalar| {
+        scalar.as_f64().map_or_else(|| scalar.clone(), Value::from)
+    });
+    assert_eq!(of(as_float), as_given);
+}
+
+#[test]
+fn a_component_without_configuration_has_the_defaults() {
+    let of = |tree| Config::from_greengrass(tree, &machine());
+    let nothing = format!("{:?}", of(json!({})).expect("valid"));
+    assert_eq!(format!("{:?}", of(Value::Null).expect("valid")), nothing);
+    let problems = of(json!("")).expect_err("text").problems;
+    assert_eq!((problems.len(), problems[0].key.as_str()), (1, "the configuration"));
 }
 
 #[test]
