@@ -5,9 +5,12 @@
 //! *every* problem at once, each with its remedy. The environment and the file system are reached
 //! through [`Host`] only; the settings hold paths of keys, never keys.
 
+mod change;
 mod files;
 mod host;
 mod read;
+#[cfg(test)]
+mod testing;
 mod value;
 mod walk;
 
@@ -19,6 +22,7 @@ use std::{
 
 use serde_json::Value;
 
+pub use change::Change;
 pub use host::{Host, ThisHost};
 
 pub use crate::links::tls::TlsFiles;
