@@ -1,13 +1,16 @@
 //! The settings: every value typed, defaulted and checked before anything else runs.
 //!
-//! Settings are read into one generic tree first and walked second, so that each source (a TOML
-//! file now) has the same keys, checks and messages. A walk yields a whole [`Config`] or names
+//! Settings are read into one generic tree first and walked second, so that each source (the
+//! Greengrass configuration, or a TOML file) has the same keys, checks and messages. A walk yields a whole [`Config`] or names
 //! *every* problem at once, each with its remedy. The environment and the file system are reached
 //! through [`Host`] only; the settings hold paths of keys, never keys.
 
+mod change;
 mod files;
 mod host;
 mod read;
+#[cfg(test)]
+mod testing;
 mod value;
 mod walk;
 
@@ -19,6 +22,7 @@ use std::{
 
 use serde_json::Value;
 
+pub use change::Change;
 pub use host::{Host, ThisHost};
 
 pub use crate::links::tls::TlsFiles;
@@ -131,6 +135,16 @@ impl Config {
         Self::from_tree(tree, host)
     }
 
+    /// Checks the configuration of a Greengrass component, as its nucleus hands it over: whole
+    /// floats for numbers, or text for every scalar. `null` is no configuration. What the nucleus
+    /// itself goes by is left to it.
+    pub fn from_greengrass(mut tree: Value, host: &dyn Host) -> Result<Self, ConfigError> {
+        if let Value::Object(settings) = &mut tree {
+            settings.remove(ACCESS_CONTROL);
+        }
+        Self::from_tree(tree, host)
+    }
+
     /// Checks a generic tree of settings.
     pub fn from_tree(tree: Value, host: &dyn Host) -> Result<Self, ConfigError> {
         walk::config(tree, host)
@@ -150,6 +164,9 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 }
+
+/// What a component may do with the nucleus.
+const ACCESS_CONTROL: &str = "accessControl";
 
 const READ_REMEDY: &str = "check the path, and that the user that runs certrelay may read it";
 

@@ -111,25 +111,27 @@ impl<'p> Table<'p> {
         problems: &'p Problems,
         read: impl FnOnce(&mut Self) -> T,
     ) -> T {
-        let left = match value {
+        let mut left = match value {
             Some(Value::Object(map)) => map,
-            None => Map::new(),
+            None | Some(Value::Null) => Map::new(),
             Some(_) => {
-                let bad = Bad::new("it is no table", format!("write [{path}] and its settings"));
-                problems.note(path.clone(), bad);
+                let key = if path.is_empty() { "the configuration" } else { &path };
+                let bad = Bad::new("it is no table", "put its settings into it, each by its key");
+                problems.note(key.to_owned(), bad);
                 Map::new()
             }
         };
+        // A null is a value that is not set: it is how JSON sources write that.
+        left.retain(|_, value| !value.is_null());
         let mut table = Table { path, left, asked: Vec::new(), problems };
         let value = read(&mut table);
         table.refuse_what_is_left();
         value
     }
 
-    /// A null is a value that is not set: it is how JSON sources write that.
     fn take(&mut self, key: &'static str) -> Option<Value> {
         self.asked.push(key);
-        self.left.remove(key).filter(|value| !value.is_null())
+        self.left.remove(key)
     }
 
     fn refuse_what_is_left(self) {
@@ -203,7 +205,8 @@ mod tests {
 
     #[test]
     fn every_problem_of_every_table_is_noted_and_none_hides_another() {
-        let tree = json!({"a": 1, "odd\n": 2, "inner": {"b": 3, "bb": 4}, "flat": 5, "none": null});
+        let tree = json!({"a": 1, "odd\n": 2, "inner": {"b": 3, "bb": 4}, "flat": 5, "none": null,
+            "gone": null});
         let problems = Problems::default();
         let refuse = |_: &Value| Err::<u8, _>(Bad::new("it is bad", "mend it"));
         Table::root(tree, &problems, |root| {

@@ -1,91 +1,15 @@
-use std::{collections::BTreeMap, io, num::NonZeroU32, path::Path};
+use std::num::NonZeroU32;
 
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::*;
 use crate::{
-    config::{CloudLink, LocalLink, MqttLink, TlsFiles},
+    config::{
+        CloudLink, LocalLink, MqttLink, TlsFiles,
+        testing::{Fake, links, machine, read, read_on, read_tree},
+    },
     wire::Topics,
 };
-
-/// A machine with the files, and the variables, of a test.
-#[derive(Default)]
-struct Fake {
-    files: BTreeMap<&'static str, &'static str>,
-    thing: Option<&'static str>,
-}
-
-impl Host for Fake {
-    fn variable(&self, name: &str) -> Option<String> {
-        (name == "AWS_IOT_THING_NAME").then(|| self.thing.map(str::to_owned))?
-    }
-
-    fn readable(&self, file: &Path) -> io::Result<()> {
-        self.read(file).map(|_| ())
-    }
-
-    fn directory(&self, path: &Path) -> io::Result<()> {
-        match path == Path::new(".") || path == Path::new("/data") {
-            true => Ok(()),
-            false => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-
-    fn read(&self, file: &Path) -> io::Result<Vec<u8>> {
-        let found = file.to_str().and_then(|path| self.files.get(path));
-        found.map(|text| text.as_bytes().to_vec()).ok_or(io::ErrorKind::NotFound.into())
-    }
-}
-
-const ANCHOR: &str = include_str!("../../../tests/fixtures/anchor.pem");
-
-fn machine() -> Fake {
-    let files = [("ca", ""), ("cert", ""), ("key", ""), ("anchors", ANCHOR)];
-    Fake { files: files.into(), thing: Some("core-1") }
-}
-
-/// The least that is a whole configuration with a connection of our own to the cloud.
-fn least() -> Value {
-    json!({"cloud": {
-        "link": "mqtt", "host": "iot.example.com", "caFile": "ca", "certificateFile": "cert", "keyFile": "key",
-    }})
-}
-
-/// The least, with dotted keys set (or, by a null, removed).
-fn with(settings: &[(&str, Value)]) -> Value {
-    let mut tree = least();
-    for (key, value) in settings {
-        let pointer = key.split('.').collect::<Vec<_>>();
-        let (last, tables) = pointer.split_last().expect("a key");
-        let mut table = &mut tree;
-        for inner in tables {
-            let map = table.as_object_mut().expect("a table");
-            table = map.entry(*inner).or_insert_with(|| Value::Object(Map::new()));
-        }
-        table.as_object_mut().expect("a table").insert((*last).to_owned(), value.clone());
-    }
-    tree
-}
-
-fn read(settings: &[(&str, Value)]) -> Result<Config, Vec<String>> {
-    read_on(&machine(), settings)
-}
-
-fn read_on(machine: &Fake, settings: &[(&str, Value)]) -> Result<Config, Vec<String>> {
-    read_tree(machine, with(settings))
-}
-
-fn read_tree(machine: &Fake, tree: Value) -> Result<Config, Vec<String>> {
-    config(tree, machine).map_err(|error| error.problems.iter().map(ToString::to_string).collect())
-}
-
-/// The links, where both are MQTT.
-fn links(config: &Config) -> (&MqttLink, &MqttLink) {
-    let (LocalLink::Mqtt(local), CloudLink::Mqtt(cloud)) = (&config.local, &config.cloud) else {
-        panic!("{:?} {:?}", config.local, config.cloud);
-    };
-    (local, cloud)
-}
 
 #[test]
 fn what_is_not_set_has_the_documented_default() {
@@ -194,7 +118,7 @@ fn a_bad_setting_is_named_with_what_is_wrong_and_what_to_do() {
             "rotationTtl: \"2y\" is out of range; give a duration from 1m",
         ),
         ("minInterval", json!(20), "minInterval: 20 is no duration"),
-        ("local", json!("mqtt"), "local: it is no table; write [local]"),
+        ("local", json!("mqtt"), "local: it is no table; put its settings into it"),
         (
             "local.link",
             json!("greengrass"),
@@ -332,6 +256,71 @@ fn one_prefix_serves_both_links_through_a_nucleus() {
             json!({"local": {"link": local, "topicPrefix": "p"}, "cloud": {"topicPrefix": "p"}});
         assert!(read_tree(&machine(), tree).is_ok(), "{local}");
     }
+}
+
+/// Settings of every type, as a deployment sets them.
+fn deployed() -> Value {
+    json!({
+        "accessControl": {"aws.greengrass.ipc.mqttproxy": {"certrelay:mqttproxy:1": {
+            "operations": ["aws.greengrass#PublishToIoTCore"], "resources": ["*"]}}},
+        "workDir": "/data",
+        "children": ["pump-*", "7"],
+        "minInterval": "0s",
+        "local": {"port": 1884, "clientId": null},
+        "cloud": {"unconfirmed": 3, "messagesPerSecond": 0, "topicPrefix": "fleet/{thingName}"},
+        "certificate": {"trustAnchorsFile": "anchors"},
+        "repeat": {"cloud": ["5s", "6s"]},
+        "store": {"maxBytes": 8_388_608},
+        "log": null,
+    })
+}
+
+/// What a nucleus makes of each scalar.
+fn every_scalar(tree: &Value, change: fn(&Value) -> Value) -> Value {
+    match tree {
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| (key.clone(), every_scalar(value, change))).collect()
+        }
+        Value::Array(items) => items.iter().map(|item| every_scalar(item, change)).collect(),
+        Value::Null => Value::Null,
+        scalar => change(scalar),
+    }
+}
+
+#[test]
+fn the_configuration_of_a_component_may_hold_what_is_the_nucleus_own_and_what_is_unset() {
+    let config = Config::from_greengrass(deployed(), &machine()).expect("valid");
+    assert_eq!(config.relay.children, Children::new(["pump-*", "7"]));
+    assert_eq!((config.store_max_bytes, config.relay.unconfirmed), (8 << 20, 3));
+    let mut tree = deployed();
+    tree.as_object_mut().expect("a map").remove("accessControl");
+    let without = Config::from_greengrass(tree, &machine()).expect("valid");
+    assert_eq!(format!("{config:?}"), format!("{without:?}"));
+    assert!(read_tree(&machine(), deployed()).is_err(), "in a file nobody would heed it");
+}
+
+#[test]
+fn no_setting_suffers_from_what_a_nucleus_makes_of_numbers() {
+    let of = |tree| format!("{:?}", Config::from_greengrass(tree, &machine()).expect("valid"));
+    let as_given = of(deployed());
+    let as_text = every_scalar(&deployed(), |scalar| match scalar {
+        Value::String(text) => text.as_str().into(),
+        other => other.to_string().into(),
+    });
+    assert_eq!(of(as_text), as_given);
+    let as_float = every_scalar(&deployed(), |scalar| {
+        scalar.as_f64().map_or_else(|| scalar.clone(), Value::from)
+    });
+    assert_eq!(of(as_float), as_given);
+}
+
+#[test]
+fn a_component_without_configuration_has_the_defaults() {
+    let of = |tree| Config::from_greengrass(tree, &machine());
+    let nothing = format!("{:?}", of(json!({})).expect("valid"));
+    assert_eq!(format!("{:?}", of(Value::Null).expect("valid")), nothing);
+    let problems = of(json!("")).expect_err("text").problems;
+    assert_eq!((problems.len(), problems[0].key.as_str()), (1, "the configuration"));
 }
 
 #[test]
