@@ -2,3 +2,29 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+
+mod client;
+mod connection;
+mod demux;
+mod error;
+mod model;
+mod options;
+mod queue;
+mod state;
+mod subscription;
+mod supervisor;
+mod text;
+mod wire;
+
+pub use client::Client;
+pub use error::{CallError, ConnectError, ErrorCode, ProtocolError, ServiceError, Step};
+pub use model::{
+    ClientDeviceAuthToken, ComponentState, ComponentUpdate, ConfigurationUpdate,
+    ConfigurationValidityReport, DeferComponentUpdate, IoTCoreMessage, PublishToIoTCore,
+    PublishToTopic, Qos, ReceiveMode, TopicMessage, TopicPayload, ValidateConfiguration, Validity,
+};
+pub use options::{AuthToken, Backoff, EnvError, Options, QueueLimits, Timeouts};
+pub use queue::Inactive;
+pub use state::{Nucleus, State};
+pub use subscription::{Subscription, Update};
+pub use wire::FrameError;
