@@ -48,8 +48,8 @@
 //! # Where to find what
 //!
 //! The protocol: [`wire`]. What is refused and why: [`reason`], [`x509`]. A child's rotation at the
-//! gateway: [`relay`]. What outlives the process: [`store`]. The brokers: [`links`]. How it all runs:
-//! [`runtime`]. What people see: [`status`]. The device's side: [`child`], [`keys`], [`install`].
+//! gateway: [`relay`]. What outlives the process: [`store`]. The brokers: [`links`]. Life as a
+//! component: [`nucleus`]. How it all runs: [`runtime`]. What people see: [`status`]. The device's side: [`child`], [`keys`], [`install`].
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::disallowed_methods, clippy::disallowed_types)]
@@ -59,6 +59,7 @@ pub mod config;
 pub mod install;
 pub mod keys;
 pub mod links;
+pub mod nucleus;
 pub mod reason;
 pub mod relay;
 pub mod runtime;

@@ -1,6 +1,7 @@
 //! The gateway's command line: what it takes, where its output goes, and what its exit code says.
 //!
-//! Exit codes: 0 it went well, 1 it failed, 2 the configuration or the command line is wrong. What
+//! Without `--config` the settings come from the nucleus that started the process. Exit codes: 0 it
+//! went well, 1 it failed, 2 the configuration or the command line is wrong. What
 //! was asked for, and the log of `run`, goes to standard output: a nucleus records standard error
 //! as warnings. Errors go to standard error.
 
@@ -12,9 +13,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use aws_greengrass_ipc::{Client, EnvError};
 use certrelay::{
     config::{Config, ConfigError, Log, LogFormat, Problem, ThisHost},
-    runtime,
+    nucleus,
+    runtime::{self, Surroundings},
     schedule::Timestamp,
     status::{self, Freshness},
 };
@@ -24,7 +27,7 @@ use tokio::{
     sync::watch,
 };
 use tracing::Level;
-use tracing_subscriber::{Layer, filter::Targets, fmt, prelude::*};
+use tracing_subscriber::{Layer, Registry, filter::Targets, fmt, prelude::*, reload};
 
 /// What `run` has to end after a signal, with room to the 3 s that are promised.
 const GRACE: Duration = Duration::from_millis(2500);
@@ -41,7 +44,7 @@ struct Arguments {
 enum Command {
     /// Runs the gateway until SIGTERM or SIGINT.
     Run {
-        /// The settings: a TOML file.
+        /// The settings: a TOML file, instead of the component's configuration.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Checks the settings and every file that they name, and ends.
@@ -85,35 +88,18 @@ fn report_usage(usage: &clap::Error) -> ExitCode {
 }
 
 fn run(file: Option<&Path>, check: bool) -> anyhow::Result<()> {
-    let config = Config::load(file.ok_or_else(no_file)?, &ThisHost)?;
-    if check {
-        config.check_files(&ThisHost)?;
-        return say("configuration ok\n");
-    }
-    start_log(config.log);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the event loop can't be started")?
-        .block_on(run_until_told(config))
-}
-
-fn no_file() -> ConfigError {
-    let problem = Problem {
-        key: "--config".into(),
-        what: "no file of settings is named".into(),
-        remedy: "run certrelay run --config FILE".into(),
-    };
-    ConfigError { problems: vec![problem] }
+        .block_on(run_until_told(file, check))
 }
 
 /// Runs the gateway. What hangs after a signal is left behind: nothing that was acknowledged is
 /// lost with it, and who waits for us would kill us anyhow.
-async fn run_until_told(config: Config) -> anyhow::Result<()> {
+async fn run_until_told(file: Option<&Path>, check: bool) -> anyhow::Result<()> {
     let (tell, told) = watch::channel(false);
     let signals = Signals::new().context("signals can't be received")?;
-    let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, core = %config.relay.core, "starting");
     let overdue = async {
         let name = signals.next().await;
         tracing::info!(signal = name, "ending");
@@ -121,9 +107,68 @@ async fn run_until_told(config: Config) -> anyhow::Result<()> {
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        ended = runtime::run(config, heard(told)) => Ok(ended?),
+        ended = start(file, check, told) => ended,
         () = overdue => anyhow::bail!("it did not end within {GRACE:?} after the signal"),
     }
+}
+
+async fn start(
+    file: Option<&Path>,
+    check: bool,
+    told: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let found = tokio::select! {
+        found = settings(file) => found?,
+        () = heard(told.clone()) => return Ok(()),
+    };
+    let (config, nucleus) = found;
+    if check {
+        config.check_files(&ThisHost)?;
+        return say("configuration ok\n");
+    }
+    let set_level = Box::new(start_log(config.log));
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, core = %config.relay.core, "starting");
+    let surroundings = Surroundings { nucleus, follow_settings: file.is_none(), set_level };
+    Ok(runtime::run(config, surroundings, heard(told)).await?)
+}
+
+/// The settings, and the nucleus if one has started this process.
+async fn settings(file: Option<&Path>) -> anyhow::Result<(Config, Option<Client>)> {
+    let Some(file) = file else {
+        let client = nucleus::connect().map_err(|error| no_settings(&error))?;
+        // How it is to log is not known yet.
+        let early = lines(Log { level: Level::INFO, format: LogFormat::Text });
+        let early = tracing_subscriber::registry().with(early.with_filter(levels(Level::INFO)));
+        let _early = tracing::subscriber::set_default(early);
+        let tree = nucleus::settings(&client).await?;
+        return Ok((Config::from_greengrass(tree, &ThisHost)?, Some(client)));
+    };
+    let config = Config::load(file, &ThisHost)?;
+    let client = match nucleus::connect() {
+        Ok(client) => Some(client),
+        Err(error) if config.needs_nucleus() => return Err(no_nucleus(&error).into()),
+        Err(_) => None,
+    };
+    Ok((config, client))
+}
+
+fn no_settings(error: &EnvError) -> ConfigError {
+    let problem = Problem {
+        key: "--config".into(),
+        what: format!("no file of settings is named, and no nucleus gives them: {error}"),
+        remedy: "run certrelay run --config FILE, or deploy it as a Greengrass component".into(),
+    };
+    ConfigError { problems: vec![problem] }
+}
+
+fn no_nucleus(error: &EnvError) -> ConfigError {
+    let problem = Problem {
+        key: "cloud.link".into(),
+        what: format!("the link goes through a nucleus, and none has started this: {error}"),
+        remedy: "set cloud.link = \"mqtt\", or deploy certrelay as a Greengrass component".into(),
+    };
+    ConfigError { problems: vec![problem] }
 }
 
 async fn heard(mut told: watch::Receiver<bool>) {
@@ -151,16 +196,27 @@ impl Signals {
     }
 }
 
+/// Starts the log. What is returned sets its level.
+fn start_log(log: Log) -> impl Fn(Level) {
+    let (filter, handle) = reload::Layer::new(levels(log.level));
+    tracing_subscriber::registry().with(lines(log).with_filter(filter)).init();
+    move |level| {
+        // It fails only when the log is gone.
+        let _ = handle.reload(levels(level));
+    }
+}
+
 /// Libraries log warnings at most: what they would say below that may hold bodies of messages.
-fn start_log(log: Log) {
-    let levels =
-        Targets::new().with_target("certrelay", log.level).with_default(log.level.min(Level::WARN));
+fn levels(level: Level) -> Targets {
+    Targets::new().with_target("certrelay", level).with_default(level.min(Level::WARN))
+}
+
+fn lines(log: Log) -> Box<dyn Layer<Registry> + Send + Sync> {
     let lines = fmt::layer().with_writer(io::stdout);
-    let lines = match log.format {
+    match log.format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => lines.with_ansi(wants_colour()).boxed(),
-    };
-    tracing_subscriber::registry().with(lines.with_filter(levels)).init();
+    }
 }
 
 fn wants_colour() -> bool {

@@ -150,6 +150,11 @@ impl Config {
         walk::config(tree, host)
     }
 
+    /// Whether a link goes through a nucleus.
+    pub fn needs_nucleus(&self) -> bool {
+        self.cloud == CloudLink::Greengrass || self.local == LocalLink::Pubsub
+    }
+
     /// Goes deeper than loading does: whether the files of the MQTT links hold what they should, and
     /// each key fits its certificate. Not done at every start, since a pair may be half rotated
     /// for a moment and is read again at each connect.

@@ -5,8 +5,11 @@
 //! the broker delivers again what was not acknowledged; results and changes of the link are kept in
 //! order. It takes commands all the same, and who sends one may wait for it.
 
+pub mod greengrass;
 pub mod mqtt;
 mod outlet;
+pub mod pubsub;
+mod streams;
 pub mod tls;
 
 use tokio::sync::mpsc;
@@ -70,7 +73,8 @@ pub enum LinkCommand {
     Publish(Publish),
     /// Acknowledge a message; nothing happens if its connection is over.
     Ack(Delivery),
-    /// Drop the connection and make a new one, so that the broker delivers again.
+    /// Drop the connection and make a new one, so that the broker delivers again; over a nucleus,
+    /// which delivers nothing again: subscribe anew.
     Reconnect,
 }
 

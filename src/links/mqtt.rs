@@ -43,7 +43,7 @@ use self::{
 };
 use super::{
     ConnectionId, Link, LinkCommand, LinkEvent, Qos, SendError,
-    outlet::Outlet,
+    outlet::{Commands, Outlet},
     tls::{TlsError, TlsFiles},
 };
 use crate::schedule::Backoff;
@@ -193,7 +193,7 @@ pub fn spawn(options: Options) -> Result<Link, MqttError> {
 async fn run(options: Options, commands: mpsc::Receiver<LinkCommand>, outlet: Outlet) {
     let mut driver = Driver {
         options: &options,
-        commands: Commands { commands, outlet: &outlet },
+        commands: Commands::new(commands, &outlet),
         outlet: &outlet,
         connections: 0,
         attempts: 0,
@@ -327,22 +327,6 @@ impl Driver<'_> {
                     Some(LinkCommand::Ack(_) | LinkCommand::Reconnect) => {}
                 },
             }
-        }
-    }
-}
-
-/// The commands, until either end of the [`Link`] is dropped.
-struct Commands<'a> {
-    commands: mpsc::Receiver<LinkCommand>,
-    outlet: &'a Outlet,
-}
-
-impl Commands<'_> {
-    async fn next(&mut self) -> Option<LinkCommand> {
-        tokio::select! {
-            biased;
-            command = self.commands.recv() => command,
-            () = self.outlet.closed() => None,
         }
     }
 }

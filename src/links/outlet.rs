@@ -20,12 +20,12 @@ use std::{
 use tokio::{
     sync::{
         Notify,
-        mpsc::{Sender, error::TrySendError},
+        mpsc::{Receiver, Sender, error::TrySendError},
     },
     time::timeout,
 };
 
-use super::{LinkEvent, Message};
+use super::{LinkCommand, LinkEvent, Message};
 
 /// The reader made no room for a message that must not be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,9 +110,9 @@ impl Outlet {
         timeout(patience, waiting).await.map_err(|_| Overrun)
     }
 
-    /// Counts a message that the driver itself had to shed.
-    pub(super) fn shed(&self) {
-        self.late().shed += 1;
+    /// Counts messages that the driver itself had to shed.
+    pub(super) fn shed(&self, count: u64) {
+        self.late().shed += count;
     }
 
     /// Moves what waits into the channel as the reader makes room.
@@ -160,9 +160,29 @@ impl Outlet {
     }
 }
 
+/// The commands, until either end of the [`Link`](super::Link) is dropped.
+pub(super) struct Commands<'a> {
+    commands: Receiver<LinkCommand>,
+    outlet: &'a Outlet,
+}
+
+impl<'a> Commands<'a> {
+    pub(super) fn new(commands: Receiver<LinkCommand>, outlet: &'a Outlet) -> Self {
+        Self { commands, outlet }
+    }
+
+    pub(super) async fn next(&mut self) -> Option<LinkCommand> {
+        tokio::select! {
+            biased;
+            command = self.commands.recv() => command,
+            () = self.outlet.closed() => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use tokio::sync::mpsc::{Receiver, channel};
+    use tokio::sync::mpsc::channel;
 
     use super::*;
     use crate::{

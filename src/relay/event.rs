@@ -194,6 +194,13 @@ impl Content {
         }
     }
 
+    /// The child and the PEM of its certificate alone, if this hands one over and `body` is its chain.
+    pub fn certified(&self, body: Option<&[u8]>) -> Option<(ThingName, String)> {
+        let Self::Certificate { child, .. } = self else { return None };
+        let leaf = x509::split_chain(body?).into_iter().next()?;
+        Some((child.clone(), render::certificate_pem(&leaf)))
+    }
+
     /// The message id in the payload; a copy's id is another thing.
     pub(super) fn mid(&self) -> Option<Mid> {
         match self {

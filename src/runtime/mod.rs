@@ -4,47 +4,43 @@
 //! writes become durable as one transaction; the batch's effects are done after that, in order. One
 //! commit is in flight at most; meanwhile the next batch is built, up to its bound, and then
 //! nothing more is taken from the links. Decides nothing about a message.
-//!
-//! When a commit fails, or the core panics, the batch and the core are thrown away, the store is
-//! opened anew and the core restored from it, and both links connect anew, so that their brokers
-//! deliver again what was not acknowledged.
 
 #![expect(clippy::disallowed_methods, reason = "the loop waits")]
 
 mod clock;
+mod core;
+mod effects;
 mod options;
 mod poison;
 mod report;
 
-use std::{collections::VecDeque, future::Future, pin::pin, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::{Future, pending},
+    pin::pin,
+    time::Duration,
+};
 
+use aws_greengrass_ipc::Client;
 use tokio::{sync::mpsc::Receiver, time::sleep};
 
 use self::{
     clock::Clock,
+    core::{Before, Core},
     poison::{Handled, Suspects},
     report::{Journal, Report},
 };
 use crate::{
-    config::{CloudLink, Config, LocalLink},
-    links::{
-        Link, LinkCommand, LinkEvent, Publish, SendError,
-        mqtt::{self, MqttError},
-    },
+    config::{Change, Config},
+    links::{Link, LinkEvent, mqtt::MqttError},
+    nucleus::{self, News, Prewarm, Told},
     reason::Reason,
-    relay::{Body, Counters, Effect, Event, Outcome, Outgoing, Relay, Side},
-    schedule::{Backoff, Tick},
-    store::{Answer, Fate, Job, Options, Start, StoreError, StoreThread},
-    wire::ThingName,
-    x509::{self, Refusal},
+    relay::{Event, Side},
+    store::{Answer, Options, StoreError, StoreThread},
 };
 
 /// The most events in a batch.
 const BATCH: usize = 256;
-
-/// Pauses between attempts to open a store that fails.
-const REOPEN: Backoff =
-    Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(60) };
 
 /// What the store has to finish a commit and to close, each.
 const CLOSES: Duration = Duration::from_secs(1);
@@ -60,6 +56,12 @@ pub enum RuntimeError {
         /// Why.
         error: MqttError,
     },
+    /// A link is to go through a nucleus, and there is none.
+    #[error("the {0} link goes through a nucleus, and none has started this process")]
+    NoNucleus(Side),
+    /// The nucleus does not know us any more.
+    #[error(transparent)]
+    Rejected(#[from] nucleus::Rejected),
     /// The store's thread can't be started.
     #[error("the store's thread can't be started: {0}")]
     Thread(std::io::Error),
@@ -74,9 +76,23 @@ pub enum RuntimeError {
     Broken,
 }
 
+/// What the gateway lives in.
+pub struct Surroundings {
+    /// The nucleus that started this process, if one did.
+    pub nucleus: Option<Client>,
+    /// Whether the settings come from that nucleus, and change with it.
+    pub follow_settings: bool,
+    /// Sets the least level that is logged.
+    pub set_level: Box<dyn Fn(tracing::Level)>,
+}
+
 /// Runs the gateway until `shutdown` is ready; then what was acknowledged is durable.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RuntimeError> {
-    let mut gateway = Gateway::start(config)?;
+pub async fn run(
+    config: Config,
+    surroundings: Surroundings,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RuntimeError> {
+    let mut gateway = Gateway::start(config, surroundings)?;
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
@@ -95,6 +111,8 @@ struct Gateway {
     store: StoreThread,
     local: Link,
     cloud: Link,
+    nucleus: Option<Beside>,
+    set_level: Box<dyn Fn(tracing::Level)>,
     core: Core,
     /// How often the store failed since a commit succeeded.
     failures: u32,
@@ -105,39 +123,10 @@ struct Gateway {
     report: Report,
 }
 
-/// Whether there is a core, and what it waits for.
-enum Core {
-    /// The store is being opened.
-    Opening(Before),
-    /// The store is to be opened then.
-    Waiting(Tick, Before),
-    /// It works.
-    Works(Box<Working>),
-}
-
-/// What the next core is to know of the one before.
-#[derive(Default)]
-struct Before {
-    /// There was one, or the store failed: what the links said since then has been dropped.
-    failed: bool,
-    counters: Counters,
-    /// The store had no room.
-    full: bool,
-}
-
-struct Working {
-    relay: Relay,
-    /// What has been handled and not been handed to the store.
-    batch: Outcome,
-    /// How many events that is.
-    events: usize,
-    /// What is to be done when the store answers.
-    in_flight: Option<InFlight>,
-}
-
-struct InFlight {
-    effects: Vec<Effect>,
-    reads: Vec<(ThingName, Body)>,
+/// The nucleus that the gateway runs beside.
+struct Beside {
+    news: Receiver<News>,
+    prewarm: Prewarm,
 }
 
 /// What a turn of the loop waited for.
@@ -145,27 +134,26 @@ enum Turn {
     Answered(Answer),
     Happened(Event),
     Link(Side, Option<LinkEvent>),
+    News(News),
+    Told(Told),
     TimeToOpen,
     TimeToReport,
 }
 
 impl Gateway {
-    fn start(config: Config) -> Result<Self, RuntimeError> {
+    fn start(config: Config, surroundings: Surroundings) -> Result<Self, RuntimeError> {
+        let Surroundings { nucleus: client, follow_settings, set_level } = surroundings;
         let clock = Clock::start(config.clock);
         let store = Options { dir: config.work_dir.clone(), max_bytes: config.store_max_bytes };
         let mut store = StoreThread::spawn(store).map_err(RuntimeError::Thread)?;
-        let (LocalLink::Mqtt(local), CloudLink::Mqtt(cloud)) = (&config.local, &config.cloud)
-        else {
-            panic!("the links through the nucleus have no driver yet");
-        };
-        let local = options::local(local, &config.relay);
-        let cloud = options::cloud(cloud, &config.relay);
-        let local =
-            mqtt::spawn(local).map_err(|error| RuntimeError::Link { side: Side::Local, error })?;
-        let cloud =
-            mqtt::spawn(cloud).map_err(|error| RuntimeError::Link { side: Side::Cloud, error })?;
+        let local = options::local(&config, client.as_ref())?;
+        let cloud = options::cloud(&config, client.as_ref())?;
+        let nucleus = client.map(|client| Beside {
+            news: nucleus::live(client.clone(), follow_settings),
+            prewarm: Prewarm::new(client),
+        });
         store.open().expect("a store that was just started is not busy");
-        let report = Report::new(config.relay.core.clone(), clock.reading());
+        let report = Report::new(&config, clock.reading());
         Ok(Self {
             config,
             clock,
@@ -173,6 +161,8 @@ impl Gateway {
             store,
             local,
             cloud,
+            nucleus,
+            set_level,
             core: Core::Opening(Before::default()),
             failures: 0,
             completed: VecDeque::new(),
@@ -193,6 +183,8 @@ impl Gateway {
                 self.on_link(side, event)?;
                 self.drain()?;
             }
+            Turn::News(news) => self.on_news(news)?,
+            Turn::Told(told) => self.on_told(told).await?,
             Turn::TimeToOpen => self.reopen(),
             Turn::TimeToReport => self.write_report(false),
         }
@@ -215,6 +207,7 @@ impl Gateway {
         tokio::select! {
             biased;
             answer = self.store.answer() => Turn::Answered(answer),
+            turn = beside(&mut self.nucleus), if takes => turn,
             event = self.local.events.recv(), if takes => Turn::Link(Side::Local, event),
             event = self.cloud.events.recv(), if takes => Turn::Link(Side::Cloud, event),
             () = sleep(wakeup.unwrap_or_default()), if takes && wakeup.is_some() => {
@@ -297,6 +290,39 @@ impl Gateway {
         self.handle(event)
     }
 
+    fn on_news(&mut self, news: News) -> Result<(), RuntimeError> {
+        match news {
+            News::Nucleus(nucleus) => {
+                tracing::info!(nucleus = nucleus.as_str(), "connected to the nucleus");
+                if let Some(beside) = &mut self.nucleus {
+                    beside.prewarm.on_nucleus(nucleus);
+                }
+                self.report.nucleus(nucleus);
+            }
+            News::Settings(config) => self.on_settings(*config),
+            News::Refused(error) => {
+                tracing::error!(%error, "the new settings change nothing");
+                self.report.refused(error.to_string());
+            }
+            News::Rejected => return Err(nucleus::Rejected.into()),
+        }
+        Ok(())
+    }
+
+    /// What may change at once does; `status` says what waits for a restart.
+    fn on_settings(&mut self, new: Config) {
+        let Change { config, needs_restart } = self.config.change(new);
+        if !needs_restart.is_empty() {
+            tracing::warn!(settings = needs_restart.join(", "), "wait for a restart");
+        }
+        (self.set_level)(config.log.level);
+        self.report.configured(&needs_restart);
+        self.config = config;
+        let Core::Works(working) = &mut self.core else { return };
+        let settings = self.config.relay.clone();
+        working.relay.reconfigure(self.clock.now(), settings, &mut working.batch);
+    }
+
     /// Lets the core handle an event. Without a core it is dropped: what was not acknowledged is
     /// delivered again when there is one.
     fn handle(&mut self, event: Event) -> Result<(), RuntimeError> {
@@ -319,173 +345,6 @@ impl Gateway {
                 Ok(())
             }
             Handled::Broken => Err(RuntimeError::Broken),
-        }
-    }
-
-    /// Hands the batch to the store; what needs nothing of it is done at once.
-    async fn submit(&mut self) -> Result<(), RuntimeError> {
-        let Core::Works(working) = &mut self.core else { return Ok(()) };
-        if working.in_flight.is_some() {
-            return Ok(());
-        }
-        working.events = 0;
-        let Outcome { writes, then: effects } = std::mem::take(&mut working.batch);
-        let reads = reads_of(&effects);
-        if writes.is_empty() && reads.is_empty() {
-            return self.perform(effects, vec![], vec![]).await;
-        }
-        working.in_flight = Some(InFlight { effects, reads: reads.clone() });
-        self.store.run(Job { writes, reads }).expect("only one commit is in flight");
-        Ok(())
-    }
-
-    async fn on_done(
-        &mut self,
-        done: Result<Vec<Option<Vec<u8>>>, StoreError>,
-    ) -> Result<(), RuntimeError> {
-        match done {
-            Ok(bodies) => {
-                let Core::Works(working) = &mut self.core else {
-                    // The core was thrown away while its last commit was in flight.
-                    self.reopen();
-                    return Ok(());
-                };
-                self.failures = 0;
-                let Some(InFlight { effects, reads }) = working.in_flight.take() else {
-                    return Ok(());
-                };
-                self.report.store_works();
-                self.perform(effects, reads, bodies).await
-            }
-            Err(error) => self.on_store_error(error),
-        }
-    }
-
-    /// Does a batch's effects. `bodies` are what `reads` named.
-    async fn perform(
-        &mut self,
-        effects: Vec<Effect>,
-        reads: Vec<(ThingName, Body)>,
-        bodies: Vec<Option<Vec<u8>>>,
-    ) -> Result<(), RuntimeError> {
-        let found: std::collections::HashMap<_, _> = reads.into_iter().zip(bodies).collect();
-        for effect in effects {
-            let needed = effect.needs().map(|(name, body)| (name.clone(), body));
-            let body = needed.map(|needed| found.get(&needed).and_then(Option::as_deref));
-            match effect {
-                Effect::Ack(side, delivery) => {
-                    self.command(side, LinkCommand::Ack(delivery)).await?;
-                }
-                Effect::Publish(side, outgoing) => self.publish(side, outgoing, body).await?,
-                Effect::Verify { child, key } => {
-                    let outcome = body.flatten().map_or(Err(Refusal(Reason::BodyLost)), |csr| {
-                        x509::verify_csr_signature(csr)
-                    });
-                    self.completed.push_back(Event::Verified { child, key, outcome });
-                }
-                Effect::Reconnect(side) => {
-                    tracing::warn!(link = %side, "takes messages and delivers none: it is to connect anew");
-                    self.command(side, LinkCommand::Reconnect).await?;
-                }
-                Effect::Note(note) => self.journal.log(&note, self.clock.tick()),
-            }
-        }
-        Ok(())
-    }
-
-    /// `body`: the one that is needed, if one is, and if the store holds it.
-    async fn publish(
-        &mut self,
-        side: Side,
-        outgoing: Outgoing,
-        body: Option<Option<&[u8]>>,
-    ) -> Result<(), RuntimeError> {
-        let Outgoing { copy: mid, topic, qos, content } = outgoing;
-        let payload = match body {
-            None => content.render(&[]),
-            Some(Some(body)) => content.render(body),
-            Some(None) => {
-                let lost = content.loss().map(|(child, lost)| Event::BodyLost { child, lost });
-                self.completed.extend(lost);
-                None
-            }
-        };
-        let Some(payload) = payload else {
-            let outcome = Err(SendError::Refused);
-            self.completed.push_back(Event::Sent { side, mid, outcome });
-            return Ok(());
-        };
-        self.command(side, LinkCommand::Publish(Publish { mid, topic, payload, qos })).await
-    }
-
-    /// A link always takes commands; one that does not is gone.
-    async fn command(&mut self, side: Side, command: LinkCommand) -> Result<(), RuntimeError> {
-        let link = match side {
-            Side::Cloud => &self.cloud,
-            Side::Local => &self.local,
-        };
-        link.commands.send(command).await.map_err(|_| RuntimeError::LinkEnded(side))
-    }
-
-    /// The store has been opened: the core takes up what it holds.
-    async fn on_opened(&mut self, opened: Result<Start, StoreError>) -> Result<(), RuntimeError> {
-        let start = match opened {
-            Ok(start) => start,
-            Err(error) => return self.on_store_error(error),
-        };
-        let before = self.take_core();
-        start.snapshot.seen.into_iter().for_each(|time| self.clock.seen(time));
-        let (now, seed) = (self.clock.now(), self.rng.u64(..));
-        let mut batch = Outcome::default();
-        let settings = self.config.relay.clone();
-        let mut relay = Relay::restore(settings, seed, now, start.snapshot, &mut batch);
-        relay.count_on(before.counters);
-        tracing::info!(children = relay.children(), "ready");
-        self.core = Core::Works(Box::new(Working { relay, batch, events: 0, in_flight: None }));
-        if let Some(file) = start.set_aside {
-            tracing::error!(file = %file.display(), "the store was damaged and is set aside");
-            self.report.set_aside(&file);
-            self.handle(Event::StoreLost)?;
-        }
-        if before.full {
-            self.handle(Event::StoreFull)?;
-        }
-        if before.failed {
-            self.command(Side::Local, LinkCommand::Reconnect).await?;
-            self.command(Side::Cloud, LinkCommand::Reconnect).await?;
-        }
-        Ok(())
-    }
-
-    fn on_store_error(&mut self, error: StoreError) -> Result<(), RuntimeError> {
-        let wall = self.clock.now().wall;
-        self.report.store_fails(error.to_string(), wall);
-        if error.fate() == Fate::Operator {
-            return Err(RuntimeError::Store(error));
-        }
-        tracing::error!(%error, "the store fails; nothing is acknowledged until it works");
-        let before = Before { full: error.is_full(), ..self.take_core() };
-        self.failures = self.failures.saturating_add(1);
-        let until = self.clock.tick() + REOPEN.pause(self.failures, &mut self.rng);
-        self.core = Core::Waiting(until, Before { failed: true, ..before });
-        Ok(())
-    }
-
-    /// Opens the store anew, to restore the core from it. If a commit is in flight its answer comes
-    /// first, and calls this again.
-    fn reopen(&mut self) {
-        self.core = Core::Opening(Before { failed: true, ..self.take_core() });
-        let _ = self.store.open();
-    }
-
-    /// Ends what the core had under way.
-    fn take_core(&mut self) -> Before {
-        self.completed.clear();
-        match std::mem::replace(&mut self.core, Core::Opening(Before::default())) {
-            Core::Opening(before) | Core::Waiting(_, before) => before,
-            Core::Works(working) => {
-                Before { counters: working.relay.counters().clone(), ..Before::default() }
-            }
         }
     }
 
@@ -515,22 +374,12 @@ impl Gateway {
     }
 }
 
-impl Working {
-    /// Acknowledges a message that the core can't handle.
-    fn pass_over(&mut self, event: Event) {
-        let Event::Message { side, message } = event else { return };
-        tracing::error!(topic = crate::wire::escape(&message.topic), "passed over: poison");
-        self.relay.count(Some(side), Reason::Poison, 1);
-        let ack = message.delivery.map(|delivery| Effect::Ack(side, delivery));
-        self.batch.then.extend(ack);
+/// What comes of a nucleus; nothing, where there is none.
+async fn beside(nucleus: &mut Option<Beside>) -> Turn {
+    let Some(Beside { news, prewarm }) = nucleus else { return pending().await };
+    tokio::select! {
+        // Who sends the news ends with the last of it, a rejection.
+        Some(news) = news.recv() => Turn::News(news),
+        told = prewarm.next() => Turn::Told(told),
     }
-}
-
-/// The bodies that the effects need, each once.
-fn reads_of(effects: &[Effect]) -> Vec<(ThingName, Body)> {
-    let mut reads: Vec<(ThingName, Body)> =
-        effects.iter().filter_map(Effect::needs).map(|(name, body)| (name.clone(), body)).collect();
-    reads.sort();
-    reads.dedup();
-    reads
 }

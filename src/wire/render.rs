@@ -64,6 +64,11 @@ pub fn crt<'c>(header: &Header, chain: impl IntoIterator<Item = &'c [u8]>) -> Ve
     Out { certificate_pem: Some(pem_text("CERTIFICATE", chain)), ..Out::new(header) }.bytes()
 }
 
+/// A certificate alone, from its DER.
+pub fn certificate_pem(certificate: &[u8]) -> String {
+    pem_text("CERTIFICATE", [certificate])
+}
+
 /// `crt_ack`. A device on its own broker connection sends no `ack`; a relay does.
 pub fn crt_ack(
     header: &Header,

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     crowd::Crowd,
-    harness::{DEADLINE, Gateway, PROGRAM, Site, generous, memory},
+    harness::{DEADLINE, Gateway, PROGRAM, Site, Via, generous, memory},
     support::{eventually_async, mosquitto::Setup, now, peer::Login},
 };
 
@@ -35,7 +35,7 @@ fn mb(kib: u64) -> f64 {
 async fn figures_of_size_and_of_memory_and_of_starts() {
     let size = fs::metadata(PROGRAM).expect("the program").len();
     println!("program: {:.2} MB", mb(size / 1024));
-    let mut site = Site::plain();
+    let mut site = Site::plain(Via::Mqtt);
     let crowd = Crowd::new(MANY);
     site.gateway.started().await;
     site.gateway.serves("cloud").await;

@@ -6,7 +6,7 @@ use certrelay::reason::Reason;
 
 use crate::{
     crowd::Crowd,
-    harness::{Site, counted},
+    harness::{Site, Via, counted},
 };
 
 const LONG: Duration = Duration::from_secs(120);
@@ -14,9 +14,12 @@ const LONG: Duration = Duration::from_secs(120);
 /// More than fit into the smallest store.
 const CHILDREN: usize = 3_000;
 
-#[tokio::test]
-async fn a_store_without_room_refuses_what_is_new_and_works_off_what_it_has() {
-    let mut site = Site::plain();
+over_each_link!(
+    a_store_without_room_refuses_what_is_new_and_works_off_what_it_has,
+);
+
+async fn a_store_without_room_refuses_what_is_new_and_works_off_what_it_has(via: Via) {
+    let mut site = Site::plain(via);
     site.gateway.amend("[store]\nmaxBytes = '4MiB'\n");
     let crowd = Crowd::new(CHILDREN);
     site.gateway.started().await;

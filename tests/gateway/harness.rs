@@ -14,12 +14,13 @@ use certrelay::{
     reason::Reason,
     status::{self, Row, RowState, StatusSnapshot},
 };
+use fake_nucleus::{FakeNucleus, Mode, TlsFiles, Upstream};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    peers::{Cloud, Device},
+    peers::{Cloud, Device, Seen},
     support::{
         eventually_async,
         mosquitto::{Mosquitto, Setup},
@@ -45,8 +46,17 @@ const GATEWAY: &str = "core-1-certrelay";
 /// What the example says of access on the floor.
 const RULES: &str = include_str!("../../examples/mosquitto/acl");
 
+/// How the gateway reaches the cloud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    Mqtt,
+    Classic,
+    Lite,
+}
+
 /// Two brokers, the network between gateway and cloud, and the gateway's place.
 pub struct Site {
+    via: Via,
     pub floor: Mosquitto,
     pub cloud: Mosquitto,
     pub network: Proxy,
@@ -78,26 +88,27 @@ pub fn generous(setup: Setup) -> Setup {
 
 impl Site {
     /// Plain TCP, no access rules; the gateway is not started, and will repeat quickly.
-    pub fn plain() -> Self {
-        Self::plain_with(QUICK)
+    pub fn plain(via: Via) -> Self {
+        Self::plain_with(via, QUICK)
     }
 
     /// As [`Site::plain`], but the gateway repeats when it usually does, and reaches the cloud's
     /// broker directly.
     pub fn measured() -> Self {
-        Self::plain_with("")
+        Self::plain_with(Via::Mqtt, "")
     }
 
-    fn plain_with(repeats: &str) -> Self {
+    fn plain_with(via: Via, repeats: &str) -> Self {
         let (floor, cloud) = (generous(Setup::plain()).start(), generous(Setup::plain()).start());
         let network = Proxy::start(cloud.port());
         let port = if repeats.is_empty() { cloud.port() } else { network.port() };
-        let gateway = Gateway::new([floor.port(), port], repeats, ["", ""]);
-        Self { floor, cloud, network, gateway, secured: None }
+        let way = WayUp::new(via, port, None);
+        let gateway = Gateway::new(floor.port(), "", repeats, way);
+        Self { via, floor, cloud, network, gateway, secured: None }
     }
 
     /// mTLS on both sides, and the example's access rules on the floor.
-    pub fn mtls() -> Self {
+    pub fn mtls(via: Via) -> Self {
         let (devices, authority) =
             (Arc::new(Authority::new("devices CA")), Authority::new("cloud CA"));
         let files = tempfile::tempdir().expect("a folder");
@@ -105,9 +116,9 @@ impl Site {
         let (floor, cloud) = (floor.acl(RULES).start(), generous(Setup::mtls(&authority)).start());
         let network = Proxy::start(cloud.port());
         let secured = Secured { devices, cloud: authority, files };
-        let tls = [secured.device(GATEWAY), secured.at_cloud(GATEWAY)].map(|files| toml(&files));
-        let gateway = Gateway::new([floor.port(), network.port()], QUICK, [&tls[0], &tls[1]]);
-        Self { floor, cloud, network, gateway, secured: Some(secured) }
+        let way = WayUp::new(via, network.port(), Some(secured.at_cloud(GATEWAY)));
+        let gateway = Gateway::new(floor.port(), &toml(&secured.device(GATEWAY)), QUICK, way);
+        Self { via, floor, cloud, network, gateway, secured: Some(secured) }
     }
 
     /// Someone on the floor; with mTLS under a certificate in this name.
@@ -153,6 +164,53 @@ impl Site {
         Device::new(name, self.on_floor(name).persistent()).await
     }
 
+    /// The next message of this kind to a child, after one that may have been lost: a nucleus, and
+    /// the cloud for a nucleus, keep none for a gateway that is away. The cloud says it again then.
+    pub async fn downlink(&self, cloud: &Cloud, device: &mut Device, kind: &str) -> Seen {
+        loop {
+            tokio::select! {
+                seen = device.downlink(kind) => return seen,
+                () = self.say_again() => cloud.say_again(&device.name, kind).await,
+            }
+        }
+    }
+
+    /// Waits until a child's rotation is over, after the cloud has settled its notice: a word that
+    /// may have been lost, too.
+    pub async fn finished(&mut self, cloud: &Cloud, notice: &Seen) {
+        let via = self.via;
+        let done = self.gateway.until_done(&notice.name);
+        let again = async {
+            loop {
+                say_again(via).await;
+                cloud.settle(notice).await;
+            }
+        };
+        tokio::select! {
+            () = done => {}
+            () = again => {}
+        }
+    }
+
+    async fn say_again(&self) {
+        say_again(self.via).await;
+    }
+
+    /// As [`Site::rotate`], but what the cloud says may be lost on its way.
+    pub async fn rotate_insisting(&mut self, cloud: &mut Cloud, name: &str) {
+        let mut device = self.device(name).await;
+        cloud.request(name, &json!({"rotationId": format!("r-{name}"), "core": CORE})).await;
+        let asked = self.downlink(cloud, &mut device, "csr_req").await;
+        device.send_csr(&asked).await;
+        let csr = cloud.uplink(name, "csr_res").await;
+        cloud.certify(&csr).await;
+        let crt = self.downlink(cloud, &mut device, "crt").await;
+        device.ack(&crt).await;
+        let ack = cloud.uplink(name, "crt_ack").await;
+        cloud.settle(&ack).await;
+        self.finished(cloud, &ack).await;
+    }
+
     /// A whole rotation of a new child with named acks, until the cloud has said that it is done.
     pub async fn rotate(&self, cloud: &mut Cloud, name: &str) {
         let mut device = self.device(name).await;
@@ -189,6 +247,53 @@ fn toml(files: &Files) -> String {
     format!("caFile = {ca:?}\ncertificateFile = {certificate:?}\nkeyFile = {key:?}\n")
 }
 
+/// How long the cloud waits before it says something again; a broker keeps what it said.
+async fn say_again(via: Via) {
+    match via {
+        Via::Mqtt => std::future::pending().await,
+        Via::Classic | Via::Lite => tokio::time::sleep(Duration::from_millis(500)).await,
+    }
+}
+
+/// The way from the gateway to the cloud's broker.
+enum WayUp {
+    /// A table of settings.
+    Mqtt(String),
+    /// Through this one, once it is there.
+    Nucleus(Box<fake_nucleus::Settings>, Option<FakeNucleus>),
+}
+
+impl WayUp {
+    fn new(via: Via, port: u16, files: Option<Files>) -> Self {
+        let host = if files.is_some() { "localhost" } else { "127.0.0.1" };
+        let mode = match via {
+            Via::Classic => Mode::Java,
+            Via::Lite => Mode::Lite,
+            Via::Mqtt => {
+                let tls = files.as_ref().map(toml).unwrap_or_default();
+                return Self::Mqtt(format!("link = 'mqtt'\nhost = '{host}'\nport = {port}\n{tls}"));
+            }
+        };
+        let mut settings = fake_nucleus::Settings::new(mode);
+        settings.thing_name = CORE.to_owned();
+        settings.timing.unsubscribe = Duration::from_millis(5);
+        settings.upstream = Upstream::Mqtt {
+            host: host.to_owned(),
+            port,
+            client_id: GATEWAY.to_owned(),
+            tls: files.map(|Files { ca, certificate, key }| TlsFiles { ca, certificate, key }),
+        };
+        Self::Nucleus(Box::new(settings), None)
+    }
+
+    fn settings(&self) -> &str {
+        match self {
+            Self::Mqtt(table) => table,
+            Self::Nucleus(..) => "",
+        }
+    }
+}
+
 /// A topic, the same on both brokers.
 pub fn topic(name: &str, kind: &str) -> String {
     format!("management/topic/{name}/{kind}")
@@ -198,6 +303,7 @@ pub fn topic(name: &str, kind: &str) -> String {
 pub struct Gateway {
     dir: TempDir,
     running: Option<Running>,
+    way: WayUp,
 }
 
 struct Running {
@@ -206,35 +312,82 @@ struct Running {
 }
 
 impl Gateway {
-    fn new([floor, network]: [u16; 2], repeats: &str, [local, cloud]: [&str; 2]) -> Self {
+    fn new(floor: u16, tls: &str, repeats: &str, way: WayUp) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let host = if local.is_empty() { "127.0.0.1" } else { "localhost" };
+        let host = if tls.is_empty() { "127.0.0.1" } else { "localhost" };
         let all = format!(
-            "thingName = '{CORE}'\nworkDir = {:?}\nminInterval = '0s'\n\
+            "workDir = {:?}\nminInterval = '0s'\n\
              [csr]\nsettle = '0s'\n[clock]\ntrust = 'always'\n[log]\nformat = 'json'\n\
-             [local]\nhost = '{host}'\nport = {floor}\n{local}\
-             {repeats}[cloud]\nlink = 'mqtt'\nhost = '{host}'\nport = {network}\nmessagesPerSecond = 0\n\
-             unconfirmed = 1000\nprobeInterval = '1s'\n{cloud}",
-            dir.path()
+             [local]\nhost = '{host}'\nport = {floor}\n{tls}\
+             {repeats}[cloud]\nmessagesPerSecond = 0\n\
+             unconfirmed = 1000\nprobeInterval = '1s'\n{}",
+            dir.path(),
+            way.settings(),
         );
-        crate::support::write(&dir.path().join("certrelay.toml"), all);
-        Self { dir, running: None }
+        let gateway = Self { dir, running: None, way };
+        gateway.set(&all);
+        gateway
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.dir.path().join("certrelay.toml")
+    }
+
+    fn set(&self, settings: &str) {
+        crate::support::write(&self.settings(), settings);
     }
 
     /// Adds a table to its settings, from its next start on.
     pub fn amend(&mut self, table: &str) {
-        let file = self.dir.path().join("certrelay.toml");
-        let settings = std::fs::read_to_string(&file).expect("written by new");
-        crate::support::write(&file, settings + "\n" + table);
+        let settings = std::fs::read_to_string(self.settings()).expect("written by new");
+        self.set(&(settings + "\n" + table));
+    }
+
+    /// Changes what its nucleus is like. Before the first start.
+    pub fn prepare(&mut self, change: impl FnOnce(&mut fake_nucleus::Settings)) {
+        match &mut self.way {
+            WayUp::Nucleus(settings, None) => change(settings),
+            _ => panic!("no nucleus is to be started"),
+        }
+    }
+
+    /// Sets how often the link to the cloud is probed. Before the first start.
+    pub fn probe_every(&mut self, interval: Duration) {
+        let settings = fs::read_to_string(self.settings()).expect("written by new");
+        let interval = format!("probeInterval = '{}s'", interval.as_secs());
+        self.set(&settings.replace("probeInterval = '1s'", &interval));
+    }
+
+    /// Its settings, as JSON.
+    pub fn configuration(&self) -> Value {
+        let text = fs::read_to_string(self.settings()).expect("written by new");
+        toml::from_str(&text).expect("TOML that JSON can say")
+    }
+
+    /// The nucleus that it is a component of.
+    pub fn nucleus(&mut self) -> &mut FakeNucleus {
+        match &mut self.way {
+            WayUp::Nucleus(_, Some(nucleus)) => nucleus,
+            _ => panic!("no nucleus runs"),
+        }
     }
 
     /// Starts it.
     pub fn start(&mut self) {
         assert!(self.running.is_none(), "the gateway runs already");
-        let config = self.dir.path().join("certrelay.toml");
-        let mut process = Command::new(PROGRAM)
-            .args(["run", "--config"])
-            .arg(config)
+        let mut process = Command::new(PROGRAM);
+        process.env("AWS_IOT_THING_NAME", CORE).arg("run");
+        let (settings, configuration) = (self.settings(), self.configuration());
+        match &mut self.way {
+            WayUp::Mqtt(_) => drop(process.arg("--config").arg(settings)),
+            WayUp::Nucleus(wanted, nucleus) => {
+                wanted.configuration = configuration;
+                let nucleus =
+                    nucleus.get_or_insert_with(|| FakeNucleus::start((**wanted).clone()));
+                process.envs(nucleus.environment());
+            }
+        }
+        let mut process = process
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -276,6 +429,19 @@ impl Gateway {
     /// What this process has logged, and when that came.
     pub fn timed_log(&self) -> Vec<(Instant, String)> {
         self.running.as_ref().expect("it runs").log.lock().expect("whole").clone()
+    }
+
+    /// Waits until it ends by itself. Returns its exit code and what it logged.
+    pub async fn ended(&mut self, deadline: Duration) -> (Option<i32>, Vec<String>) {
+        let mut running = self.running.take().expect("it runs");
+        let mut ended = None;
+        eventually_async(deadline, "the gateway ends by itself", async || {
+            ended = running.process.try_wait().expect("its status");
+            ended.is_some()
+        })
+        .await;
+        let log = running.log.lock().expect("whole").iter().map(|(_, line)| line.clone()).collect();
+        (ended.and_then(|status| status.code()), log)
     }
 
     fn check_alive(&mut self) {

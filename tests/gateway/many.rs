@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     crowd::Crowd,
-    harness::{Site, memory},
+    harness::{Site, Via, memory},
     support::now,
 };
 
@@ -21,11 +21,14 @@ fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
+over_each_link!(
+    every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_is_answered,
+);
+
 /// `CERTRELAY_CHILDREN=10000 CERTRELAY_KILLS=50` is the full size.
-#[tokio::test]
-async fn every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_is_answered() {
+async fn every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_is_answered(via: Via) {
     let (children, kills) = (setting("CERTRELAY_CHILDREN", 1000), setting("CERTRELAY_KILLS", 10));
-    let mut site = Site::plain();
+    let mut site = Site::plain(via);
     let crowd = Crowd::new(children);
     site.gateway.started().await;
     let cloud = site.cloud_peer().await;

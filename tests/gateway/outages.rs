@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    harness::{CORE, Site, row},
+    harness::{CORE, Site, Via, row},
     peers::{Cloud, Device},
     support::peer::Login,
 };
@@ -15,9 +15,16 @@ fn login(site: &Site, name: &str) -> Login {
     site.on_floor(name).persistent()
 }
 
-#[tokio::test]
-async fn a_rotation_survives_the_link_to_the_cloud_being_cut_at_every_step() {
-    let mut site = Site::plain();
+over_each_link!(
+    a_rotation_survives_the_link_to_the_cloud_being_cut_at_every_step,
+    a_csr_that_went_into_a_silent_connection_is_sent_again_on_the_next,
+    a_rotation_survives_both_brokers_being_killed_with_all_that_they_had_queued,
+    a_rotation_survives_sigkill_between_every_two_steps,
+    a_rotation_survives_sigkill_right_after_each_message_was_sent,
+);
+
+async fn a_rotation_survives_the_link_to_the_cloud_being_cut_at_every_step(via: Via) {
+    let mut site = Site::plain(via);
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
@@ -25,7 +32,7 @@ async fn a_rotation_survives_the_link_to_the_cloud_being_cut_at_every_step() {
     site.network.cut();
     cloud.send("dev-a", "csr_req", ASKED).await;
     site.network.restore();
-    let asked = device.downlink("csr_req").await;
+    let asked = site.downlink(&cloud, &mut device, "csr_req").await;
 
     site.network.cut();
     device.send_csr(&asked).await;
@@ -41,7 +48,7 @@ async fn a_rotation_survives_the_link_to_the_cloud_being_cut_at_every_step() {
     site.network.cut();
     cloud.certify(&csr).await;
     site.network.restore();
-    let crt = device.downlink("crt").await;
+    let crt = site.downlink(&cloud, &mut device, "crt").await;
 
     site.network.cut();
     device.ack(&crt).await;
@@ -49,17 +56,16 @@ async fn a_rotation_survives_the_link_to_the_cloud_being_cut_at_every_step() {
     let ack = cloud.uplink("dev-a", "crt_ack").await;
     assert_eq!(ack.text("rotationId"), "r-1");
     cloud.settle(&ack).await;
-    site.gateway.until_done("dev-a").await;
+    site.finished(&cloud, &ack).await;
 }
 
-#[tokio::test]
-async fn a_csr_that_went_into_a_silent_connection_is_sent_again_on_the_next() {
-    let mut site = Site::plain();
+async fn a_csr_that_went_into_a_silent_connection_is_sent_again_on_the_next(via: Via) {
+    let mut site = Site::plain(via);
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
     cloud.request("dev-a", &json!({"rotationId": "r-1", "core": CORE})).await;
-    let asked = device.downlink("csr_req").await;
+    let asked = site.downlink(&cloud, &mut device, "csr_req").await;
     site.network.freeze();
     device.send_csr(&asked).await;
     site.gateway
@@ -68,27 +74,26 @@ async fn a_csr_that_went_into_a_silent_connection_is_sent_again_on_the_next() {
     site.network.restore();
     let csr = cloud.uplink("dev-a", "csr_res").await;
     cloud.certify(&csr).await;
-    let crt = device.downlink("crt").await;
+    let crt = site.downlink(&cloud, &mut device, "crt").await;
     device.ack(&crt).await;
     let ack = cloud.uplink("dev-a", "crt_ack").await;
     cloud.settle(&ack).await;
-    site.gateway.until_done("dev-a").await;
+    site.finished(&cloud, &ack).await;
 }
 
-#[tokio::test]
-async fn a_rotation_survives_both_brokers_being_killed_with_all_that_they_had_queued() {
-    let mut site = Site::plain();
+async fn a_rotation_survives_both_brokers_being_killed_with_all_that_they_had_queued(via: Via) {
+    let mut site = Site::plain(via);
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
     cloud.request("dev-a", &json!({"rotationId": "r-1", "core": CORE})).await;
-    device.downlink("csr_req").await;
+    site.downlink(&cloud, &mut device, "csr_req").await;
 
     // The request is lost with the child's session; the gateway asks again.
     site.floor.kill();
     site.floor.start();
     device.reconnected(login(&site, "dev-a")).await;
-    let asked = device.downlink("csr_req").await;
+    let asked = site.downlink(&cloud, &mut device, "csr_req").await;
     device.send_csr(&asked).await;
     cloud.uplink("dev-a", "csr_res").await;
 
@@ -99,16 +104,16 @@ async fn a_rotation_survives_both_brokers_being_killed_with_all_that_they_had_qu
     cloud.catch_up().await;
     let csr = cloud.uplink("dev-a", "csr_res").await;
     cloud.certify(&csr).await;
-    device.downlink("crt").await;
+    site.downlink(&cloud, &mut device, "crt").await;
 
     site.floor.kill();
     site.floor.start();
     device.reconnected(login(&site, "dev-a")).await;
-    let crt = device.downlink("crt").await;
+    let crt = site.downlink(&cloud, &mut device, "crt").await;
     device.ack(&crt).await;
     let ack = cloud.uplink("dev-a", "crt_ack").await;
     cloud.settle(&ack).await;
-    site.gateway.until_done("dev-a").await;
+    site.finished(&cloud, &ack).await;
 }
 
 /// The gateway dies, and another starts; what its peers read after that is from the new one.
@@ -125,9 +130,8 @@ async fn restart(site: &mut Site) {
     site.gateway.started().await;
 }
 
-#[tokio::test]
-async fn a_rotation_survives_sigkill_between_every_two_steps() {
-    let mut site = Site::plain();
+async fn a_rotation_survives_sigkill_between_every_two_steps(via: Via) {
+    let mut site = Site::plain(via);
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
@@ -135,9 +139,9 @@ async fn a_rotation_survives_sigkill_between_every_two_steps() {
     site.gateway.kill();
     cloud.send("dev-a", "csr_req", ASKED).await;
     site.gateway.started().await;
-    device.downlink("csr_req").await;
+    site.downlink(&cloud, &mut device, "csr_req").await;
     crash(&mut site, &mut cloud, &mut device).await;
-    let asked = device.downlink("csr_req").await;
+    let asked = site.downlink(&cloud, &mut device, "csr_req").await;
 
     site.gateway.kill();
     device.send_csr(&asked).await;
@@ -150,9 +154,9 @@ async fn a_rotation_survives_sigkill_between_every_two_steps() {
     site.gateway.kill();
     cloud.certify(&csr).await;
     site.gateway.started().await;
-    device.downlink("crt").await;
+    site.downlink(&cloud, &mut device, "crt").await;
     crash(&mut site, &mut cloud, &mut device).await;
-    let crt = device.downlink("crt").await;
+    let crt = site.downlink(&cloud, &mut device, "crt").await;
 
     site.gateway.kill();
     device.ack(&crt).await;
@@ -170,29 +174,28 @@ async fn a_rotation_survives_sigkill_between_every_two_steps() {
     site.gateway.kill();
     cloud.settle(&ack).await;
     site.gateway.started().await;
-    site.gateway.until_done("dev-a").await;
+    site.finished(&cloud, &ack).await;
 }
 
-#[tokio::test]
-async fn a_rotation_survives_sigkill_right_after_each_message_was_sent() {
-    let mut site = Site::plain();
+async fn a_rotation_survives_sigkill_right_after_each_message_was_sent(via: Via) {
+    let mut site = Site::plain(via);
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = Device::new("dev-a", login(&site, "dev-a")).await;
 
     cloud.send("dev-a", "csr_req", ASKED).await;
     restart(&mut site).await;
-    let asked = device.downlink("csr_req").await;
+    let asked = site.downlink(&cloud, &mut device, "csr_req").await;
     device.send_csr(&asked).await;
     restart(&mut site).await;
     let csr = cloud.uplink("dev-a", "csr_res").await;
     cloud.certify(&csr).await;
     restart(&mut site).await;
-    let crt = device.downlink("crt").await;
+    let crt = site.downlink(&cloud, &mut device, "crt").await;
     device.ack(&crt).await;
     restart(&mut site).await;
     let ack = cloud.uplink("dev-a", "crt_ack").await;
     cloud.settle(&ack).await;
     restart(&mut site).await;
-    site.gateway.until_done("dev-a").await;
+    site.finished(&cloud, &ack).await;
 }

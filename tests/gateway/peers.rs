@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use certrelay::{
@@ -52,6 +52,8 @@ pub struct Cloud {
     authority: Arc<Authority>,
     issued: HashMap<(String, KeyDigest), String>,
     unread: VecDeque<Seen>,
+    /// The last of each kind that was said to each child.
+    said: Mutex<HashMap<(String, String), Vec<u8>>>,
     /// All uplinks, in order.
     pub seen: Vec<Seen>,
 }
@@ -59,7 +61,8 @@ pub struct Cloud {
 impl Cloud {
     /// A cloud on this connection.
     pub fn new(peer: Peer, authority: Arc<Authority>) -> Self {
-        Self { peer, authority, issued: HashMap::new(), unread: VecDeque::new(), seen: Vec::new() }
+        let (issued, unread, said) = (HashMap::new(), VecDeque::new(), Mutex::default());
+        Self { peer, authority, issued, unread, said, seen: Vec::new() }
     }
 
     /// Goes on over another connection.
@@ -74,7 +77,17 @@ impl Cloud {
 
     /// Sends anything downlink.
     pub async fn send(&self, name: &str, kind: &str, payload: impl Into<Vec<u8>>) {
+        let payload = payload.into();
+        let key = (name.to_owned(), kind.to_owned());
+        self.said.lock().expect("whole").insert(key, payload.clone());
         self.peer.publish(&topic(name, kind), payload).await.expect("the broker takes it");
+    }
+
+    /// Says again what it last said of this kind to this child.
+    pub async fn say_again(&self, name: &str, kind: &str) {
+        let key = (name.to_owned(), kind.to_owned());
+        let said = self.said.lock().expect("whole").get(&key).cloned();
+        self.send(name, kind, said.expect("it was said once")).await;
     }
 
     /// Asks for a rotation.
@@ -131,7 +144,8 @@ impl Cloud {
 
 /// A child with one new key.
 pub struct Device {
-    name: String,
+    /// Its thing name.
+    pub name: String,
     peer: Peer,
     /// The key of its CSR.
     pub key: KeyPair,

@@ -6,13 +6,19 @@ use certrelay::reason::Reason;
 use serde_json::json;
 
 use crate::{
-    harness::{CORE, Site, counted, row},
+    harness::{CORE, Site, Via, counted, row},
     peers::certificate_id,
 };
 
-#[tokio::test]
-async fn a_child_rotates_over_mtls_and_the_status_says_so() {
-    let mut site = Site::mtls();
+over_each_link!(
+    a_child_rotates_over_mtls_and_the_status_says_so,
+    peers_that_know_the_blog_alone_rotate_and_the_certificate_is_sent_twice,
+    under_the_cores_own_name_nobody_on_the_floor_speaks_though_the_broker_lets_them,
+    a_signal_ends_the_gateway_in_time_and_it_goes_on_where_it_was,
+);
+
+async fn a_child_rotates_over_mtls_and_the_status_says_so(via: Via) {
+    let mut site = Site::mtls(via);
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
@@ -56,9 +62,8 @@ async fn a_child_rotates_over_mtls_and_the_status_says_so() {
     assert_eq!(status["counters"]["local"]["acked-named"], 1);
 }
 
-#[tokio::test]
-async fn peers_that_know_the_blog_alone_rotate_and_the_certificate_is_sent_twice() {
-    let mut site = Site::plain();
+async fn peers_that_know_the_blog_alone_rotate_and_the_certificate_is_sent_twice(via: Via) {
+    let mut site = Site::plain(via);
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
@@ -85,9 +90,8 @@ async fn peers_that_know_the_blog_alone_rotate_and_the_certificate_is_sent_twice
     site.gateway.until("it is done", |shown| counted(shown, "local", Reason::AckedBare) == 1).await;
 }
 
-#[tokio::test]
-async fn under_the_cores_own_name_nobody_on_the_floor_speaks_though_the_broker_lets_them() {
-    let mut site = Site::plain();
+async fn under_the_cores_own_name_nobody_on_the_floor_speaks_though_the_broker_lets_them(via: Via) {
+    let mut site = Site::plain(via);
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let intruder = site.device(CORE).await;
@@ -106,9 +110,8 @@ async fn under_the_cores_own_name_nobody_on_the_floor_speaks_though_the_broker_l
     assert!(site.gateway.snapshot().is_some_and(|shown| row(&shown, CORE).is_none()));
 }
 
-#[tokio::test]
-async fn a_signal_ends_the_gateway_in_time_and_it_goes_on_where_it_was() {
-    let mut site = Site::plain();
+async fn a_signal_ends_the_gateway_in_time_and_it_goes_on_where_it_was(via: Via) {
+    let mut site = Site::plain(via);
     site.gateway.started().await;
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
@@ -124,10 +127,10 @@ async fn a_signal_ends_the_gateway_in_time_and_it_goes_on_where_it_was() {
     assert!(last.summary.ended);
     assert_eq!(row(&last, "dev-a").map(|row| row.state.as_str()), Some("await-cert"));
 
-    // It comes while the gateway is away, and waits at the cloud's broker.
+    // It comes while the gateway is away, and waits at the cloud's broker if that keeps sessions.
     cloud.certify(&csr).await;
     site.gateway.started().await;
-    let crt = device.downlink("crt").await;
+    let crt = site.downlink(&cloud, &mut device, "crt").await;
     device.ack(&crt).await;
     let ack = cloud.uplink("dev-a", "crt_ack").await;
     cloud.settle(&ack).await;

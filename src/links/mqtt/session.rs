@@ -333,7 +333,7 @@ impl<'a> Inbound<'a> {
         } else if message.delivery.is_some() {
             return Err(End::Overfull);
         } else {
-            self.session.outlet.shed();
+            self.session.outlet.shed(1);
         }
         Ok(())
     }

@@ -1,0 +1,475 @@
+//! The link to the cloud through the nucleus: publishes and subscriptions of its IPC.
+//!
+//! Invariants:
+//! - [`LinkEvent::Up`] comes when the nucleus has granted every downlink subscription and answered
+//!   the others. A loopback that is refused is done without until the next time we subscribe.
+//! - A yes to a publish is reported as [`LinkEvent::Sent`] and proves nothing: the core asks for
+//!   more. A publish that is refused for want of room is tried again a few times.
+//! - A link that goes deaf is told so by the core ([`LinkCommand::Reconnect`]). Lite's cure is to
+//!   subscribe anew and close the old streams after that. The classic nucleus needs the opposite:
+//!   while another subscription covers a filter it sends no SUBSCRIBE, and one sent before the
+//!   UNSUBACK of the last is lost; so the streams are closed, and opened after a rest. The same
+//!   rest follows each lost connection.
+//! - It never ends by itself, whatever the nucleus does.
+//!
+//! Messages need no acknowledgement here, so what finds no room is shed and counted.
+
+#![expect(clippy::disallowed_methods, reason = "a driver waits and runs as a task of its own")]
+
+mod window;
+
+use std::{collections::VecDeque, time::Duration};
+
+use aws_greengrass_ipc::{
+    CallError, Client, ErrorCode, IoTCoreMessage, Nucleus, PublishToIoTCore, Qos as IpcQos, State,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use self::window::Window;
+use super::{
+    ConnectionId, Link, LinkCommand, LinkEvent, Message, Publish, Qos, SendError,
+    outlet::{Commands, Outlet},
+    streams::{News, Streams, Verdict, Wanted},
+};
+use crate::wire::{Mid, escape};
+
+/// Commands that may wait for the driver.
+const COMMANDS: usize = 256;
+
+/// Publishes that may wait for their turn; one more is answered as offline.
+const WAITING: usize = 1024;
+
+/// The classic nucleus is not subscribed to anew sooner after a stream was closed.
+const REST: Duration = Duration::from_secs(10);
+
+/// How often a publish is tried that a nucleus has no room for, and the first pause between.
+const TRIES: u32 = 4;
+const TRY_AGAIN: Duration = Duration::from_millis(250);
+
+/// The largest topic and payload together, in bytes. Lite closes the connection over a request of
+/// 10,000, and its MQTT client drops packets over 5,000.
+const MOST_TO_LITE: usize = 4096;
+const MOST_TO_CLASSIC: usize = 128 * 1024;
+
+/// What the link is made of.
+#[derive(Debug)]
+pub struct Options {
+    /// The connection to the nucleus.
+    pub client: Client,
+    /// What the cloud sends: the link is of no use without one of them.
+    pub downlinks: Vec<String>,
+    /// Our own messages that come back.
+    pub loopbacks: Vec<String>,
+    /// Events that may wait for the reader.
+    pub events: usize,
+}
+
+/// Starts the link, on the tokio runtime that this is called on. It ends when the [`Link`] is
+/// dropped.
+pub fn spawn(options: Options) -> Link {
+    let (commands, commanded) = mpsc::channel(COMMANDS);
+    let (sender, events) = mpsc::channel(options.events.max(2));
+    tokio::spawn(async move {
+        let outlet = Outlet::new(sender);
+        let commands = Commands::new(commanded, &outlet);
+        tokio::select! {
+            never = outlet.pump() => match never {},
+            () = Driver::new(options, &outlet).run(commands) => {}
+        }
+    });
+    Link { commands, events }
+}
+
+struct Driver<'a> {
+    client: Client,
+    wanted: Vec<Wanted>,
+    outlet: &'a Outlet,
+    state: watch::Receiver<State>,
+    stage: Stage,
+    /// The nucleus at the other end, and which connection to it; `None`: there is none.
+    connected: Option<(u64, Nucleus)>,
+    /// Connections of the link that were up so far.
+    connections: u64,
+    /// When streams were last closed, by us or with a connection.
+    closed: Option<Instant>,
+    /// Why the link was last reported down.
+    down: Option<String>,
+    waiting: VecDeque<Attempt>,
+    window: Window,
+    calls: JoinSet<(Attempt, Result<(), CallError>)>,
+    retries: VecDeque<(Instant, Attempt)>,
+}
+
+/// What the link waits for.
+enum Stage {
+    /// For a connection to the nucleus.
+    Away,
+    /// Until streams may be opened again.
+    Rests { until: Instant },
+    /// For the subscriptions to be granted. The old ones are heard until then.
+    Subscribes { fresh: Streams<IoTCoreMessage>, old: Option<Streams<IoTCoreMessage>> },
+    /// For nothing: it is up.
+    Serves { streams: Streams<IoTCoreMessage> },
+}
+
+/// A publish, and how often it was tried.
+#[derive(Debug, Clone)]
+struct Attempt {
+    publish: Publish,
+    tries: u32,
+}
+
+/// What becomes of a publish that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is tried again at once, a few times.
+    TryAgain,
+    /// The core tries it again.
+    Offline,
+    /// It won't ever do.
+    Refused,
+}
+
+impl<'a> Driver<'a> {
+    fn new(options: Options, outlet: &'a Outlet) -> Self {
+        let Options { client, downlinks, loopbacks, .. } = options;
+        let downlinks = downlinks.into_iter().map(Wanted::needed);
+        let wanted = downlinks.chain(loopbacks.into_iter().map(Wanted::welcome)).collect();
+        Self {
+            state: client.state(),
+            client,
+            wanted,
+            outlet,
+            stage: Stage::Away,
+            connected: None,
+            connections: 0,
+            closed: None,
+            down: None,
+            waiting: VecDeque::new(),
+            window: Window::new(Nucleus::Lite),
+            calls: JoinSet::new(),
+            retries: VecDeque::new(),
+        }
+    }
+
+    async fn run(mut self, mut commands: Commands<'_>) {
+        self.on_state();
+        loop {
+            let wakes = self.next_wakeup();
+            tokio::select! {
+                changed = self.state.changed() => match changed {
+                    Ok(()) => self.on_state(),
+                    Err(_) => return,
+                },
+                command = commands.next() => match command {
+                    Some(command) => self.on_command(command),
+                    None => return,
+                },
+                Some(done) = self.calls.join_next() => match done {
+                    Ok((attempt, outcome)) => self.on_called(attempt, outcome),
+                    Err(ended) => tracing::error!(%ended, "a publish ended by itself"),
+                },
+                news = self.stage.next() => self.on_news(news),
+                () = sleep_until(wakes.unwrap_or_else(Instant::now)), if wakes.is_some() => {
+                    self.on_time();
+                }
+            }
+            self.publish_what_may();
+        }
+    }
+
+    /// The connection to the nucleus has changed.
+    fn on_state(&mut self) {
+        let state = self.state.borrow_and_update().clone();
+        match state {
+            State::Connecting { why, .. } => {
+                self.leave();
+                if let Some(why) = why {
+                    self.report_down(escape(&format!("the nucleus: {why}")));
+                }
+            }
+            State::Connected { generation, nucleus } => {
+                let now = Some((generation, nucleus));
+                if self.connected != now {
+                    self.leave();
+                    self.connected = now;
+                    self.window = Window::new(nucleus);
+                    self.subscribe_when_rested(nucleus);
+                }
+            }
+        }
+    }
+
+    /// The connection is over, and every stream with it.
+    fn leave(&mut self) {
+        if self.connected.take().is_none() {
+            return;
+        }
+        if !matches!(self.stage, Stage::Away | Stage::Rests { .. }) {
+            self.closed = Some(Instant::now());
+        }
+        self.go_down(Stage::Away, "the connection to the nucleus is over");
+    }
+
+    fn subscribe_when_rested(&mut self, nucleus: Nucleus) {
+        let until = self.closed.filter(|_| nucleus == Nucleus::Classic).map(|closed| closed + REST);
+        self.stage = match until.filter(|until| *until > Instant::now()) {
+            Some(until) => Stage::Rests { until },
+            None => Stage::Subscribes { fresh: self.subscribe(), old: None },
+        };
+    }
+
+    fn subscribe(&self) -> Streams<IoTCoreMessage> {
+        Streams::new(&self.wanted, |filter| {
+            self.client.subscribe_to_iot_core(filter, IpcQos::AtLeastOnce)
+        })
+    }
+
+    fn on_command(&mut self, command: LinkCommand) {
+        match command {
+            LinkCommand::Ack(_) => {}
+            LinkCommand::Reconnect => self.subscribe_anew(),
+            LinkCommand::Publish(publish) => self.on_publish(publish),
+        }
+    }
+
+    /// The core hears nothing.
+    fn subscribe_anew(&mut self) {
+        const WHY: &str = "it takes messages and delivers none: subscribing anew";
+        let Some((_, nucleus)) = self.connected else { return };
+        let Stage::Serves { streams } = std::mem::replace(&mut self.stage, Stage::Away) else {
+            return self.subscribe_when_rested(nucleus);
+        };
+        match nucleus {
+            Nucleus::Lite => {
+                let fresh = self.subscribe();
+                self.go_down(Stage::Subscribes { fresh, old: Some(streams) }, WHY);
+            }
+            Nucleus::Classic => {
+                drop(streams);
+                let now = Instant::now();
+                self.closed = Some(now);
+                self.go_down(Stage::Rests { until: now + REST }, WHY);
+            }
+        }
+    }
+
+    fn on_publish(&mut self, publish: Publish) {
+        let (size, mid) = (publish.topic.len() + publish.payload.len(), publish.mid);
+        let most = match self.connected {
+            Some((_, Nucleus::Classic)) => MOST_TO_CLASSIC,
+            Some((_, Nucleus::Lite)) | None => MOST_TO_LITE,
+        };
+        if !matches!(self.stage, Stage::Serves { .. }) || self.waiting.len() >= WAITING {
+            return self.answer(mid, Err(SendError::Offline));
+        }
+        if size > most {
+            tracing::warn!(size, most, topic = publish.topic, "too large for the nucleus");
+            return self.answer(mid, Err(SendError::Refused));
+        }
+        let attempt = Attempt { publish, tries: 0 };
+        match attempt.publish.qos {
+            // A probe waits for nothing, and takes nobody's room.
+            Qos::AtMostOnce => self.call(attempt),
+            Qos::AtLeastOnce => self.waiting.push_back(attempt),
+        }
+    }
+
+    fn publish_what_may(&mut self) {
+        while let Some(attempt) = self.waiting.front()
+            && self.window.has_room(&attempt.publish)
+            && let Some(attempt) = self.waiting.pop_front()
+        {
+            self.window.hold(&attempt.publish);
+            self.call(attempt);
+        }
+    }
+
+    fn call(&mut self, mut attempt: Attempt) {
+        let client = self.client.clone();
+        attempt.tries += 1;
+        self.calls.spawn(async move {
+            let Publish { topic, payload, qos, .. } = attempt.publish.clone();
+            let qos = match qos {
+                Qos::AtMostOnce => IpcQos::AtMostOnce,
+                Qos::AtLeastOnce => IpcQos::AtLeastOnce,
+            };
+            let outcome = client.publish_to_iot_core(PublishToIoTCore { topic, payload, qos }).await;
+            (attempt, outcome)
+        });
+    }
+
+    fn on_called(&mut self, attempt: Attempt, outcome: Result<(), CallError>) {
+        let mid = attempt.publish.mid;
+        let error = match outcome {
+            Ok(()) => {
+                self.window.taken(mid, Instant::now());
+                return self.answer(mid, Ok(()));
+            }
+            Err(error) => error,
+        };
+        self.window.refused(mid);
+        tracing::debug!(topic = attempt.publish.topic, %error, "the nucleus did not take it");
+        match fate(&error, &attempt) {
+            Fate::TryAgain if matches!(self.stage, Stage::Serves { .. }) => {
+                let pause = TRY_AGAIN * 2_u32.pow(attempt.tries - 1);
+                self.retries.push_back((Instant::now() + pause, attempt));
+            }
+            Fate::TryAgain | Fate::Offline => self.answer(mid, Err(SendError::Offline)),
+            Fate::Refused => {
+                let error = escape(&error.to_string());
+                tracing::warn!(topic = attempt.publish.topic, error, "the nucleus refuses it");
+                self.answer(mid, Err(SendError::Refused));
+            }
+        }
+    }
+
+    fn answer(&self, mid: Mid, outcome: Result<(), SendError>) {
+        self.outlet.report(LinkEvent::Sent { mid, outcome });
+    }
+
+    fn on_news(&mut self, news: News<IoTCoreMessage>) {
+        match news {
+            News::Message(message) => self.on_message(message),
+            News::Standing => self.on_standing(),
+        }
+    }
+
+    fn on_message(&mut self, message: IoTCoreMessage) {
+        let IoTCoreMessage { topic, payload, .. } = message;
+        self.window.came_back(&topic, &payload);
+        let message = Message { topic, payload, dup: false, retain: false, delivery: None };
+        // What needs no acknowledgement is handed over or shed, never given back.
+        let _ = self.outlet.offer(message);
+        let shed = self.stage.take_shed();
+        self.outlet.shed(shed);
+    }
+
+    /// A subscription was granted, refused or ended.
+    fn on_standing(&mut self) {
+        match std::mem::replace(&mut self.stage, Stage::Away) {
+            Stage::Subscribes { fresh, old } => match fresh.verdict() {
+                Verdict::Granted => self.serve(fresh),
+                Verdict::Waiting => self.stage = Stage::Subscribes { fresh, old },
+                Verdict::Refused { why } => {
+                    self.report_down(why);
+                    self.stage = Stage::Subscribes { fresh, old };
+                }
+            },
+            Stage::Serves { streams } => match streams.verdict() {
+                Verdict::Granted => self.stage = Stage::Serves { streams },
+                Verdict::Waiting => self.lose("the nucleus has ended a subscription", streams),
+                Verdict::Refused { why } => self.lose(&why, streams),
+            },
+            other => self.stage = other,
+        }
+    }
+
+    fn lose(&mut self, why: &str, streams: Streams<IoTCoreMessage>) {
+        self.go_down(Stage::Subscribes { fresh: streams, old: None }, why);
+    }
+
+    fn serve(&mut self, mut streams: Streams<IoTCoreMessage>) {
+        for why in streams.give_up_refused() {
+            tracing::warn!(why, "done without: it is not known what arrives");
+        }
+        self.stage = Stage::Serves { streams };
+        self.down = None;
+        self.connections += 1;
+        let connection = ConnectionId(self.connections);
+        // The nucleus keeps nothing for a component.
+        self.outlet.report(LinkEvent::Up { connection, session_present: false });
+    }
+
+    /// Nothing more is sent; what was under way may still be answered.
+    fn go_down(&mut self, stage: Stage, why: &str) {
+        self.stage = stage;
+        let unsent = self.waiting.drain(..).chain(self.retries.drain(..).map(|(_, unsent)| unsent));
+        for attempt in unsent.collect::<Vec<_>>() {
+            self.answer(attempt.publish.mid, Err(SendError::Offline));
+        }
+        self.report_down(why.to_owned());
+    }
+
+    /// The same reason twice in a row is reported once.
+    fn report_down(&mut self, why: String) {
+        if self.down.as_ref() != Some(&why) {
+            self.down = Some(why.clone());
+            self.outlet.report(LinkEvent::Down { why });
+        }
+    }
+
+    fn next_wakeup(&self) -> Option<Instant> {
+        let rest = match self.stage {
+            Stage::Rests { until } => Some(until),
+            Stage::Away | Stage::Subscribes { .. } | Stage::Serves { .. } => None,
+        };
+        let retry = self.retries.iter().map(|(at, _)| *at).min();
+        let room = self.window.next().filter(|_| !self.waiting.is_empty());
+        [rest, retry, room].into_iter().flatten().min()
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        if matches!(self.stage, Stage::Rests { until } if until <= now) {
+            self.stage = Stage::Subscribes { fresh: self.subscribe(), old: None };
+        }
+        self.window.let_go(now);
+        let (due, later) = self.retries.drain(..).partition(|(at, _)| *at <= now);
+        self.retries = later;
+        let due: VecDeque<(Instant, Attempt)> = due;
+        due.into_iter().rev().for_each(|(_, attempt)| self.waiting.push_front(attempt));
+    }
+}
+
+impl Stage {
+    /// What a stream says next; nothing, while there is none. Cancel-safe.
+    async fn next(&mut self) -> News<IoTCoreMessage> {
+        match self {
+            Self::Away | Self::Rests { .. } => std::future::pending().await,
+            Self::Serves { streams } | Self::Subscribes { fresh: streams, old: None } => {
+                streams.next().await
+            }
+            Self::Subscribes { fresh, old: Some(old) } => loop {
+                return tokio::select! {
+                    news = fresh.next() => news,
+                    news = old.next() => match news {
+                        News::Message(_) => news,
+                        // How the old ones stand is of no matter any more.
+                        News::Standing => continue,
+                    },
+                };
+            },
+        }
+    }
+
+    fn take_shed(&mut self) -> u64 {
+        match self {
+            Self::Away | Self::Rests { .. } => 0,
+            Self::Serves { streams } => streams.take_shed(),
+            Self::Subscribes { fresh, old } => {
+                fresh.take_shed() + old.as_mut().map_or(0, Streams::take_shed)
+            }
+        }
+    }
+}
+
+/// Where the fate of a failed publish is decided. A probe that is refused is the answer itself.
+fn fate(error: &CallError, attempt: &Attempt) -> Fate {
+    match error {
+        CallError::Service(error) => match error.code {
+            ErrorCode::Unauthorized | ErrorCode::InvalidArguments => Fate::Refused,
+            _ if attempt.publish.qos == Qos::AtLeastOnce && attempt.tries < TRIES => Fate::TryAgain,
+            _ => Fate::Offline,
+        },
+        CallError::TooLarge { .. } | CallError::NotSupported => Fate::Refused,
+        CallError::NotConnected
+        | CallError::ConnectionLost
+        | CallError::TimedOut
+        | CallError::Malformed(_) => Fate::Offline,
+    }
+}
