@@ -165,7 +165,7 @@ impl Gateway {
         let cloud =
             mqtt::spawn(cloud).map_err(|error| RuntimeError::Link { side: Side::Cloud, error })?;
         store.open().expect("a store that was just started is not busy");
-        let report = Report::new(config.relay.core.clone(), clock.reading());
+        let report = Report::new(&config, clock.reading());
         Ok(Self {
             config,
             clock,
