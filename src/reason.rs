@@ -98,6 +98,8 @@ reasons! {
     UntrustedChain = "untrusted-chain",
     /// No rotation waits for a certificate.
     LateCertificate = "late-certificate",
+    /// Client device auth did not accept the new certificate; the child is told all the same.
+    PrewarmRefused = "prewarm-refused",
 
     // Acks and errors.
     /// The ack is about an earlier certificate, or nothing says that it is not.

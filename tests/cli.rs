@@ -12,7 +12,9 @@ use std::{
 use certrelay::{
     reason::Reason,
     schedule::Timestamp,
-    status::{self, Counters, LinkState, LinkStatus, Links, Row, RowState, Store, Summary},
+    status::{
+        self, Counters, LinkKind, LinkState, LinkStatus, Links, Row, RowState, Store, Summary,
+    },
 };
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
@@ -190,8 +192,11 @@ fn now() -> Timestamp {
 
 /// Writes the snapshot of a gateway with one child; by this process, which is surely alive.
 fn snapshot(dir: &Path, written_at: Timestamp, pid: u32) {
-    let link =
-        |state, why: Option<&str>| LinkStatus { state, since: None, why: why.map(Into::into) };
+    let kind = LinkKind::Mqtt;
+    let link = |state, why: Option<&str>| {
+        let why = why.map(Into::into);
+        LinkStatus { kind, state, since: None, why }
+    };
     let summary = Summary {
         version: status::VERSION,
         written_at,
@@ -201,6 +206,10 @@ fn snapshot(dir: &Path, written_at: Timestamp, pid: u32) {
         program: "0.1.0".into(),
         started_at: written_at,
         core: "core-1".parse().expect("valid"),
+        nucleus: None,
+        restart_needed: vec![],
+        configuration_refused: None,
+        client_devices: None,
         links: Links {
             local: link(LinkState::Up, None),
             cloud: link(LinkState::Down, Some("refused\n\u{1b}[2J")),
@@ -234,8 +243,8 @@ fn the_status_is_shown_as_text() {
     let expected = format!(
         r"gateway   core-1, certrelay 0.1.0, process {pid}
 started   {written} (0s before the snapshot)
-local     up
-cloud     down: refused\n\u{{1b}}[2J
+local     mqtt, up
+cloud     mqtt, down: refused\n\u{{1b}}[2J
 store     ok
 children  1: 0 await-csr, 0 await-cert, 1 await-ack, 0 done
 
@@ -260,7 +269,7 @@ fn the_status_is_shown_as_json() {
     assert_eq!((shown.code, shown.err.as_str()), (Some(0), ""));
     let shown: serde_json::Value = serde_json::from_str(&shown.out).expect("JSON");
     let expected = serde_json::json!({
-        "version": 1,
+        "version": 2,
         "writtenAt": written.to_string(),
         "clockTrusted": false,
         "ended": false,
@@ -268,7 +277,10 @@ fn the_status_is_shown_as_json() {
         "program": "0.1.0",
         "startedAt": written.to_string(),
         "core": "core-1",
-        "links": {"local": {"state": "up"}, "cloud": {"state": "down", "why": "refused\n\u{1b}[2J"}},
+        "links": {
+            "local": {"kind": "mqtt", "state": "up"},
+            "cloud": {"kind": "mqtt", "state": "down", "why": "refused\n\u{1b}[2J"},
+        },
         "store": {},
         "counters": {"local": {"flood": 2}, "cloud": {}, "gateway": {}},
         "totals": {"await-csr": 0, "await-cert": 0, "await-ack": 1, "done": 0},

@@ -10,7 +10,7 @@ mod files;
 mod host;
 mod read;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod value;
 mod walk;
 

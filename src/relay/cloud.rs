@@ -206,6 +206,15 @@ impl Cloud {
         true
     }
 
+    /// Draws the time of the next probe anew if it is further away than the settings put it.
+    pub fn draw_anew(&mut self, now: Tick, settings: &Settings, rng: &mut fastrand::Rng) {
+        let longest = probe_returns(settings) + settings.probe_interval;
+        if self.next_probe.is_some_and(|due| due > now + longest) {
+            let pauses = Backoff { first: settings.probe_interval, ..probe_backoff(settings) };
+            self.next_probe = Some(now + pauses.pause(1, rng));
+        }
+    }
+
     fn limits(&self, settings: &Settings) -> (Option<NonZeroU32>, usize) {
         match self.state {
             CloudState::Up => (settings.messages_per_second, settings.unconfirmed),

@@ -4,7 +4,8 @@
 //! the time and what happened, and returns writes and effects. The driver's contract:
 //!
 //! 1. [`Relay::restore`] with what the store holds, then [`Relay::handle`] for each event, and for
-//!    [`Event::Wakeup`] no later than [`Relay::next_wakeup`].
+//!    [`Event::Wakeup`] no later than [`Relay::next_wakeup`]; [`Relay::reconfigure`] when the
+//!    settings change.
 //! 2. All writes of an [`Outcome`] are durable before the first of its effects is done; effects are
 //!    done in order.
 //! 3. When a commit fails, its effects are not done and the relay is thrown away: a new one is
@@ -24,6 +25,7 @@ mod local;
 mod outbox;
 mod pace;
 mod queues;
+mod reconfigure;
 mod record;
 mod roster;
 mod settings;

@@ -4,11 +4,13 @@ use std::{collections::HashMap, path::Path, time::Duration};
 
 use super::clock::Clock;
 use crate::{
+    config::{CloudLink, Config, ConfigError, LocalLink},
     reason::Reason,
     relay::{CloudState, Note, Relay, Side, Weight},
     schedule::{Tick, Timestamp},
     status::{
-        self, Counters, LinkState, LinkStatus, Links, Row, RowState, Store, StoreFailing, Summary,
+        self, ClientDevices, Counters, LinkKind, LinkState, LinkStatus, Links, Nucleus, Row,
+        RowState, Store, StoreFailing, Summary,
     },
     wire::ThingName,
 };
@@ -65,6 +67,10 @@ impl Journal {
 pub(super) struct Report {
     core: ThingName,
     started_at: Timestamp,
+    nucleus: Option<Nucleus>,
+    needs_restart: Vec<&'static str>,
+    refused: Option<String>,
+    client_devices: Option<ClientDevices>,
     local: Standing,
     cloud: Standing,
     store: Store,
@@ -75,14 +81,15 @@ pub(super) struct Report {
 /// How a link stands, since when, and why it was last down.
 #[derive(Debug)]
 struct Standing {
+    kind: LinkKind,
     state: LinkState,
     since: Option<Timestamp>,
     why: Option<String>,
 }
 
 impl Standing {
-    fn new() -> Self {
-        Self { state: LinkState::Down, since: None, why: None }
+    fn new(kind: LinkKind) -> Self {
+        Self { kind, state: LinkState::Down, since: None, why: None }
     }
 
     fn set(&mut self, state: LinkState, wall: Option<Timestamp>) {
@@ -92,17 +99,30 @@ impl Standing {
     }
 
     fn status(&self) -> LinkStatus {
-        LinkStatus { state: self.state, since: self.since, why: self.why.clone() }
+        let Self { kind, state, since, .. } = *self;
+        LinkStatus { kind, state, since, why: self.why.clone() }
     }
 }
 
 impl Report {
-    pub(super) fn new(core: ThingName, started_at: Timestamp) -> Self {
+    pub(super) fn new(config: &Config, started_at: Timestamp) -> Self {
+        let local = match config.local {
+            LocalLink::Mqtt(_) => LinkKind::Mqtt,
+            LocalLink::Pubsub => LinkKind::Pubsub,
+        };
+        let cloud = match config.cloud {
+            CloudLink::Mqtt(_) => LinkKind::Mqtt,
+            CloudLink::Greengrass => LinkKind::Greengrass,
+        };
         Self {
-            core,
+            core: config.relay.core.clone(),
             started_at,
-            local: Standing::new(),
-            cloud: Standing::new(),
+            nucleus: None,
+            needs_restart: Vec::new(),
+            refused: None,
+            client_devices: None,
+            local: Standing::new(local),
+            cloud: Standing::new(cloud),
             store: Store::default(),
             written: None,
             changed: true,
@@ -169,6 +189,10 @@ impl Report {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             core: self.core.clone(),
+            nucleus: self.nucleus,
+            restart_needed: self.needs_restart.iter().map(|key| (*key).to_owned()).collect(),
+            configuration_refused: self.refused.clone(),
+            client_devices: self.client_devices,
             links: Links { local: self.local.status(), cloud: self.cloud.status() },
             store: self.store.clone(),
             counters: counters(relay),
@@ -193,6 +217,32 @@ impl Report {
         };
         self.local.set(local, wall);
         self.cloud.set(cloud, wall);
+    }
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "the links through the nucleus will call it"))]
+impl Report {
+    /// The gateway runs under this nucleus.
+    pub(super) fn nucleus(&mut self, nucleus: Nucleus) {
+        self.changed = true;
+        self.nucleus = Some(nucleus);
+    }
+
+    /// New settings were taken, but for those that wait for a restart.
+    pub(super) fn configured(&mut self, needs_restart: Vec<&'static str>) {
+        self.changed = true;
+        (self.needs_restart, self.refused) = (needs_restart, None);
+    }
+
+    /// New settings were refused: those of before are in use.
+    pub(super) fn refused(&mut self, why: &ConfigError) {
+        self.changed = true;
+        self.refused = Some(why.to_string());
+    }
+
+    /// Client device auth was asked about a certificate.
+    pub(super) fn client_devices(&mut self, says: ClientDevices) {
+        self.changed |= self.client_devices.replace(says) != Some(says);
     }
 }
 
@@ -228,4 +278,55 @@ fn counters(relay: Option<&Relay>) -> Counters {
         of.insert(reason, count);
     }
     counters
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{config::testing, schedule::ClockTrust};
+
+    /// What a snapshot says after each of the steps.
+    fn told(steps: &[&dyn Fn(&mut Report)]) -> Vec<Summary> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = json!({"local": {"link": "pubsub"}});
+        let config = Config::from_greengrass(config, &testing::machine()).expect("valid");
+        let mut clock = Clock::start(ClockTrust::Never);
+        let mut report = Report::new(&config, clock.reading());
+        let mut tell = |step: &&dyn Fn(&mut Report)| {
+            report.write(dir.path(), &mut clock, None, false);
+            step(&mut report);
+            assert!(report.due_in(clock.tick(), 0) <= SNAPSHOTS_APART, "it is told soon");
+            report.write(dir.path(), &mut clock, None, false);
+            status::read(dir.path()).expect("written").summary
+        };
+        steps.iter().map(&mut tell).collect()
+    }
+
+    #[test]
+    fn what_became_of_new_settings_is_told_until_there_are_others() {
+        let bad = Config::from_greengrass(json!({"log": 1}), &testing::machine()).expect_err("bad");
+        let summaries = told(&[
+            &|report| report.configured(vec!["log.format"]),
+            &|report| report.refused(&bad),
+            &|report| report.configured(vec![]),
+        ]);
+        let says: Vec<_> = summaries
+            .iter()
+            .map(|s| (s.restart_needed.len(), s.configuration_refused.clone()))
+            .collect();
+        assert_eq!(says, [(1, None), (1, Some(bad.to_string())), (0, None)]);
+    }
+
+    #[test]
+    fn the_nucleus_and_what_is_under_it_are_told() {
+        let lite: &dyn Fn(&mut Report) = &|report| report.nucleus(Nucleus::Lite);
+        let refuses = &|report: &mut Report| report.client_devices(ClientDevices::Refuses);
+        let summaries = told(&[lite, refuses]);
+        assert_eq!(summaries[0].nucleus, Some(Nucleus::Lite));
+        assert_eq!(summaries[1].client_devices, Some(ClientDevices::Refuses));
+        let Links { local, cloud } = &summaries[1].links;
+        assert_eq!((local.kind, cloud.kind), (LinkKind::Pubsub, LinkKind::Greengrass));
+    }
 }

@@ -28,7 +28,7 @@ pub use render::{Freshness, render};
 use crate::{reason::Reason, schedule::Timestamp, wire::ThingName};
 
 /// The shape of the snapshot; a reader refuses any other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A snapshot older than this is stale. Who writes it does so well more often, even if nothing
 /// has changed.
@@ -73,6 +73,19 @@ pub struct Summary {
     pub started_at: Timestamp,
     /// The core device's thing name.
     pub core: ThingName,
+    /// The nucleus that the gateway runs under; `None`: it runs without one, or has not found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nucleus: Option<Nucleus>,
+    /// The settings that changed and wait for the next start, by their keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restart_needed: Vec<String>,
+    /// Why the last new settings were refused, for people, a problem a line; `None`: they were not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration_refused: Option<String>,
+    /// What client device auth makes of the certificates that it is shown before their children
+    /// are told; `None`: it has not been asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_devices: Option<ClientDevices>,
     /// The two links.
     pub links: Links,
     /// The store.
@@ -83,10 +96,36 @@ pub struct Summary {
     pub totals: BTreeMap<RowState, u64>,
 }
 
+/// A kind of Greengrass nucleus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Nucleus {
+    /// The one in Java.
+    Classic,
+    /// The one in C.
+    Lite,
+}
+
+/// What client device auth, the component that lets devices in, makes of new certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientDevices {
+    /// It is not there.
+    Absent,
+    /// It took the last one.
+    Accepts,
+    /// It did not take the last one.
+    Refuses,
+    /// It may not be asked.
+    NotPermitted,
+    /// It gave no answer.
+    Fails,
+}
+
 /// The two links.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Links {
-    /// The local broker's.
+    /// The devices'.
     pub local: LinkStatus,
     /// The cloud's.
     pub cloud: LinkStatus,
@@ -95,6 +134,8 @@ pub struct Links {
 /// How one link stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkStatus {
+    /// What kind of link it is.
+    pub kind: LinkKind,
     /// Whether it is up.
     pub state: LinkState,
     /// Since when; `None`: no clock could be trusted.
@@ -103,6 +144,18 @@ pub struct LinkStatus {
     /// Why it was last down, for people; `None`: it never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+/// What kind of link it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkKind {
+    /// A connection of our own to a broker.
+    Mqtt,
+    /// Through the nucleus to the cloud.
+    Greengrass,
+    /// Through the nucleus' local topics.
+    Pubsub,
 }
 
 /// Whether a link is up.

@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    Counters, LinkState, LinkStatus, Row, RowState, STALE_AFTER, StatusSnapshot, Store, Summary,
+    ClientDevices, Counters, LinkKind, LinkState, LinkStatus, Nucleus, Row, RowState, STALE_AFTER,
+    StatusSnapshot, Store, Summary,
 };
 use crate::{schedule::Timestamp, wire::escape};
 
@@ -79,7 +80,12 @@ fn header(out: &mut impl Write, summary: &Summary, now: Timestamp) -> fmt::Resul
     writeln!(out, "gateway   {}, certrelay {program}, process {}", summary.core, summary.pid)?;
     writeln!(out, "started   {} ({up} before the snapshot)", summary.started_at)?;
     writeln!(out, "snapshot  {} ({written} ago{clock})", summary.written_at)?;
+    nucleus(out, summary)?;
+    settings(out, summary)?;
     writeln!(out, "local     {}", link(&summary.links.local, now))?;
+    if summary.links.local.kind == LinkKind::Pubsub {
+        writeln!(out, "          WARNING: {PUBSUB}")?;
+    }
     writeln!(out, "cloud     {}", link(&summary.links.cloud, now))?;
     writeln!(out, "store     {}", store(&summary.store, now))?;
     let total: u64 = summary.totals.values().sum();
@@ -90,12 +96,53 @@ fn header(out: &mut impl Write, summary: &Summary, now: Timestamp) -> fmt::Resul
     writeln!(out, "children  {total}: {}", by_state.join(", "))
 }
 
+const PUBSUB: &str = "any component with a pubsub policy can speak for any child";
+
+fn nucleus(out: &mut impl Write, summary: &Summary) -> fmt::Result {
+    match summary.nucleus {
+        None => {}
+        Some(Nucleus::Classic) => writeln!(out, "nucleus   classic")?,
+        Some(Nucleus::Lite) => writeln!(out, "nucleus   lite")?,
+    }
+    let says = match summary.client_devices {
+        None => return Ok(()),
+        Some(ClientDevices::Absent) => "absent",
+        Some(ClientDevices::Accepts) => "accepts new certificates",
+        Some(ClientDevices::Refuses) => {
+            "REFUSES new certificates: is each child associated with this core?"
+        }
+        Some(ClientDevices::NotPermitted) => {
+            "NOT PERMITTED: allow aws.greengrass.clientdevices.Auth in accessControl"
+        }
+        Some(ClientDevices::Fails) => "FAILS: look into its log",
+    };
+    writeln!(out, "auth      client device auth: {says}")
+}
+
+/// What stands in the way of the settings that somebody wanted.
+fn settings(out: &mut impl Write, summary: &Summary) -> fmt::Result {
+    if !summary.restart_needed.is_empty() {
+        let keys: Vec<String> = summary.restart_needed.iter().map(|key| printable(key)).collect();
+        writeln!(out, "settings  a restart is needed for {}", keys.join(", "))?;
+    }
+    let Some(why) = &summary.configuration_refused else { return Ok(()) };
+    writeln!(out, "settings  REFUSED, those of before are in use:")?;
+    let mut lines = why.lines().map(|line| printable(line.trim()));
+    lines.try_for_each(|line| writeln!(out, "            {line}"))
+}
+
 fn link(link: &LinkStatus, now: Timestamp) -> String {
+    let kind = match link.kind {
+        LinkKind::Mqtt => "mqtt",
+        LinkKind::Greengrass => "greengrass",
+        LinkKind::Pubsub => "pubsub",
+    };
     let state = match link.state {
         LinkState::Up => "up",
         LinkState::Down => "down",
         LinkState::Unknown => "unknown",
     };
+    let state = format!("{kind}, {state}");
     let since = since(link.since, now);
     match (&link.why, link.state) {
         (None, _) => format!("{state}{since}"),

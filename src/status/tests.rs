@@ -19,9 +19,19 @@ fn summary() -> Summary {
         program: "0.1.0".into(),
         started_at: at("2026-11-22T10:00:00Z"),
         core: "core-1".parse().expect("valid"),
+        nucleus: None,
+        restart_needed: vec![],
+        configuration_refused: None,
+        client_devices: None,
         links: Links {
-            local: LinkStatus { state: LinkState::Up, since: None, why: None },
+            local: LinkStatus {
+                kind: LinkKind::Mqtt,
+                state: LinkState::Up,
+                since: None,
+                why: None,
+            },
             cloud: LinkStatus {
+                kind: LinkKind::Greengrass,
                 state: LinkState::Down,
                 since: Some(at("2026-11-23T11:00:00Z")),
                 why: Some("connection refused\u{1b}[2J".into()),
@@ -38,6 +48,30 @@ fn summary() -> Summary {
         },
         totals: BTreeMap::from([(RowState::AwaitCsr, 1), (RowState::Done, 1)]),
     }
+}
+
+/// The same, of a gateway under a nucleus, with all that may be said of that.
+fn under_a_nucleus() -> Summary {
+    let summary = summary();
+    let local = LinkStatus { kind: LinkKind::Pubsub, ..summary.links.local };
+    Summary {
+        nucleus: Some(Nucleus::Lite),
+        restart_needed: vec!["local.port".into(), "log.format".into()],
+        configuration_refused: Some(
+            "there are 2 problems:\n  a: bad\u{1b}; mend it\n  b: bad".into(),
+        ),
+        client_devices: Some(ClientDevices::NotPermitted),
+        links: Links { local, ..summary.links },
+        ..summary
+    }
+}
+
+fn text_of(summary: Summary) -> String {
+    let snapshot = StatusSnapshot { summary, children: vec![] };
+    let mut text = String::new();
+    let now = snapshot.summary.written_at;
+    render(&mut text, &snapshot, now, Freshness::Fresh).expect("a string takes all");
+    text
 }
 
 fn row(child: &str) -> Row {
@@ -103,8 +137,8 @@ fn what_is_no_snapshot_of_ours_is_told_apart() {
         fs::write(dir.path().join(FILE), text).expect("written");
         read(dir.path()).unwrap_err()
     };
-    assert!(matches!(read_of("{\"version\":2}"), StatusError::OtherVersion { found: 2, .. }));
-    assert!(matches!(read_of("{\"version\":1}"), StatusError::Malformed { .. }));
+    assert!(matches!(read_of("{\"version\":1}"), StatusError::OtherVersion { found: 1, .. }));
+    assert!(matches!(read_of("{\"version\":2}"), StatusError::Malformed { .. }));
     assert!(matches!(read_of("no"), StatusError::Malformed { .. }));
     fs::remove_file(dir.path().join(FILE)).expect("removed");
     assert!(matches!(read(dir.path()), Err(StatusError::Missing { .. })));
@@ -146,8 +180,8 @@ fn the_text_shows_all_of_it_in_columns() {
 gateway   core-1, certrelay 0.1.0, process 321
 started   2026-11-22T10:00:00Z (1d 2h before the snapshot)
 snapshot  2026-11-23T12:00:00Z (1m 30s ago)
-local     up
-cloud     down for 1h 1m: connection refused\u{1b}[2J
+local     mqtt, up
+cloud     greengrass, down for 1h 1m: connection refused\u{1b}[2J
 store     FAILING: no space left; a damaged store was set aside as store.damaged-1
 children  2: 1 await-csr, 0 await-cert, 0 await-ack, 1 done
 
@@ -160,4 +194,56 @@ pump-1                    await-csr  2h 31m  4      -                     reques
 valve-with-a-longer-name  done       -       0      2027-01-01T00:00:00Z  acked-named  1
 "
     );
+}
+
+#[test]
+fn the_text_says_what_a_nucleus_and_new_settings_have_to_do_with_it() {
+    let text = text_of(under_a_nucleus());
+    let lines: Vec<&str> = text.lines().skip(3).take(10).collect();
+    assert_eq!(
+        lines,
+        [
+            "nucleus   lite",
+            "auth      client device auth: NOT PERMITTED: allow \
+             aws.greengrass.clientdevices.Auth in accessControl",
+            "settings  a restart is needed for local.port, log.format",
+            "settings  REFUSED, those of before are in use:",
+            "            there are 2 problems:",
+            r"            a: bad\u{1b}; mend it",
+            "            b: bad",
+            "local     pubsub, up",
+            "          WARNING: any component with a pubsub policy can speak for any child",
+            "cloud     greengrass, down for 1h 0m: connection refused\\u{1b}[2J",
+        ]
+    );
+}
+
+#[test]
+fn what_a_nucleus_and_new_settings_have_to_do_with_it_reads_back_in_stable_words() {
+    let json = serde_json::to_value(under_a_nucleus()).expect("serialises");
+    assert_eq!(
+        (&json["nucleus"], &json["clientDevices"]),
+        (&"lite".into(), &"not-permitted".into())
+    );
+    assert_eq!(json["restartNeeded"], serde_json::json!(["local.port", "log.format"]));
+    assert!(json["configurationRefused"].is_string());
+    assert_eq!(json["links"]["local"]["kind"], "pubsub");
+    assert_eq!(json["links"]["cloud"]["kind"], "greengrass");
+    let read_back: Summary = serde_json::from_value(json).expect("reads back");
+    assert_eq!(read_back, under_a_nucleus());
+}
+
+#[test]
+fn what_client_device_auth_says_is_shown_in_words() {
+    for (says, word, text) in [
+        (ClientDevices::Absent, "absent", "auth: absent\n"),
+        (ClientDevices::Accepts, "accepts", "auth: accepts new"),
+        (ClientDevices::Refuses, "refuses", "auth: REFUSES new"),
+        (ClientDevices::NotPermitted, "not-permitted", "auth: NOT PERMITTED"),
+        (ClientDevices::Fails, "fails", "auth: FAILS"),
+    ] {
+        assert_eq!(serde_json::to_value(says).expect("serialises"), word);
+        let shown = text_of(Summary { client_devices: Some(says), ..summary() });
+        assert!(shown.contains(text), "{shown}");
+    }
 }

@@ -3,21 +3,22 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    num::NonZeroU32,
     time::Duration,
 };
 
 use certrelay::{
     links::{ConnectionId, Message, SendError},
     relay::{Body, Children, Event, Lost, Outcome, Relay, Row, Settings, Side, Stage},
-    schedule::Timestamp,
+    schedule::{Backoff, Timestamp},
     wire::{CertificateMessage, CsrRes, Header, KeyDigest, Kind, ThingName},
-    x509,
+    x509::{self, CommonNameRule},
 };
 use proptest::prelude::*;
 use serde_json::json;
 
 use crate::{
-    bench::{Answer, Bench, CORE, bytes, crt_payload, csr_payload, hours, name, settings},
+    bench::{Answer, Bench, CORE, bytes, crt_payload, csr_payload, hours, minutes, name, settings},
     pki,
 };
 
@@ -142,7 +143,8 @@ fn act(b: &mut Bench, truth: &mut Truth, (what, a, c): Step) {
         15 if c % 8 == 0 => b.feed(Event::StoreLost),
         15 if c % 8 == 1 => b.feed(Event::StoreFull),
         15 => b.trusted = !b.trusted,
-        16 => b.restart(),
+        16 if c % 2 == 0 => b.restart(),
+        16 => b.reconfigure(other_settings(a, c)),
         17..=22 => go_on(b, truth, pick(&NAMES[..3], a), c),
         _ => {
             let kind = pick(&Kind::ALL, c >> 3);
@@ -181,6 +183,27 @@ fn act(b: &mut Bench, truth: &mut Truth, (what, a, c): Step) {
             b.message(side, &topic, &payload, dup, retain);
             truth.number += 1;
         }
+    }
+}
+
+/// Settings that may come while the gateway runs, with pauses that a test of days can bear.
+fn other_settings(a: u32, c: u32) -> Settings {
+    let pauses = |n: u32| {
+        let first = minutes(pick(&[10, 60, 10_080], n));
+        Backoff { first, longest: first * (1 + (n >> 2) % 8) }
+    };
+    Settings {
+        children: Children::new(pick(&["*", "pump-1 pump-2", "pump-?"], a).split(' ')),
+        rotation_ttl: pick(&[hours(1), hours(720), hours(8760)], a >> 2),
+        min_interval: pick(&[hours(0), hours(20)], a >> 4),
+        common_name: pick(&[CommonNameRule::AbsentOk, CommonNameRule::Any], a >> 5),
+        settle: pick(&[hours(0), Duration::from_secs(5), Duration::from_secs(600)], a >> 6),
+        request: pauses(c >> 1),
+        certificate: pauses(c >> 6),
+        cloud: pauses(c >> 11),
+        messages_per_second: NonZeroU32::new(pick(&[0, 1, 20], a >> 8)),
+        unconfirmed: pick(&[1, 8, 1000], a >> 10),
+        ..patient()
     }
 }
 

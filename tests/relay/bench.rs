@@ -284,9 +284,23 @@ impl Bench {
         assert!(queue.is_empty(), "a relay that has just started has no link to send on");
     }
 
+    /// The settings change while the process runs.
+    pub fn reconfigure(&mut self, settings: Settings) {
+        self.settings = settings.clone();
+        let mut out = Outcome::default();
+        self.relay.reconfigure(self.now(), settings, &mut out);
+        self.check_wakeup();
+        let mut queue = VecDeque::new();
+        self.perform(out, &mut queue);
+        self.feed_all(queue);
+    }
+
     /// Hands over an event, and the completions that follow from it.
     pub fn feed(&mut self, event: Event) {
-        let mut queue = VecDeque::from([event]);
+        self.feed_all(VecDeque::from([event]));
+    }
+
+    fn feed_all(&mut self, mut queue: VecDeque<Event>) {
         let mut count = 0;
         while let Some(event) = queue.pop_front() {
             count += 1;
@@ -299,10 +313,14 @@ impl Bench {
     pub fn step(&mut self, event: Event, queue: &mut VecDeque<Event>) {
         let mut out = Outcome::default();
         self.relay.handle(self.now(), event, &mut out);
+        self.check_wakeup();
+        self.perform(out, queue);
+    }
+
+    fn check_wakeup(&self) {
         if let Some(due) = self.relay.next_wakeup() {
             assert!(due > self.now().tick, "the relay wants to be woken in the past");
         }
-        self.perform(out, queue);
     }
 
     fn perform(&mut self, out: Outcome, queue: &mut VecDeque<Event>) {

@@ -43,6 +43,29 @@ pub fn settings(core: &ThingName) -> Settings {
     }
 }
 
+/// Other settings, as a deployment may bring them at any time.
+pub fn other_settings(core: &ThingName, rng: &mut fastrand::Rng) -> Settings {
+    let hour = Duration::from_secs(3600);
+    let mut pauses = || {
+        let first = hour * rng.u32(1..6) / 6;
+        Backoff { first, longest: first * rng.u32(1..40) }
+    };
+    let (request, certificate, cloud) = (pauses(), pauses(), pauses());
+    let children = rng.choice(["*", "device-0 device-1", "device-?", "nobody"]).unwrap_or("*");
+    Settings {
+        children: Children::new(children.split(' ')),
+        rotation_ttl: hour * rng.u32(1..1500),
+        settle: Duration::from_secs(rng.u64(..60)),
+        request,
+        certificate,
+        cloud,
+        messages_per_second: std::num::NonZeroU32::new(rng.u32(..20)),
+        unconfirmed: rng.usize(1..20),
+        probe_interval: hour * rng.u32(1..12),
+        ..settings(core)
+    }
+}
+
 /// What survives a restart. Records go through their stored form.
 #[derive(Debug, Default, Clone)]
 pub struct Disk {
@@ -109,7 +132,7 @@ struct Kept {
 
 #[derive(Debug)]
 pub struct Gateway {
-    pub name: ThingName,
+    pub settings: Settings,
     pub relay: Relay,
     pub disk: Disk,
     boot: u64,
@@ -136,11 +159,12 @@ pub struct Gateway {
 pub struct Cut;
 
 impl Gateway {
-    pub fn new(name: ThingName, cloud_keeps: bool) -> Self {
-        let disk = Disk::default();
-        let relay = Self::start(&name, &disk, 0, 0, true);
+    pub fn new(name: &ThingName, cloud_keeps: bool) -> Self {
+        let settings = settings(name);
+        let mut disk = Disk::default();
+        let relay = Self::start(&settings, &mut disk, 0, 0, true);
         Self {
-            name,
+            settings,
             relay,
             disk,
             boot: 0,
@@ -161,12 +185,16 @@ impl Gateway {
         }
     }
 
-    fn start(name: &ThingName, disk: &Disk, seed: u64, now: u64, trusted: bool) -> Relay {
+    fn start(settings: &Settings, disk: &mut Disk, seed: u64, now: u64, trusted: bool) -> Relay {
         let wall = trusted.then(|| pki::BEGIN + Duration::from_millis(now));
         let mut out = Outcome::default();
         let now = Now { tick: Tick(0), wall };
-        let relay = Relay::restore(settings(name), seed, now, disk.snapshot(), &mut out);
-        assert_eq!(out, Outcome::default(), "a sound store needs no work");
+        let relay = Relay::restore(settings.clone(), seed, now, disk.snapshot(), &mut out);
+        // A sound store needs no work, unless the power went while new settings were committed.
+        let served = |name: &ThingName| settings.children.serves(name);
+        assert!(!out.writes.iter().filter_map(name_of).any(served), "{:?}", out.writes);
+        assert!(out.then.iter().all(|effect| matches!(effect, Effect::Note(_))));
+        disk.apply(out.writes);
         relay
     }
 
@@ -175,7 +203,7 @@ impl Gateway {
         self.boot = now;
         self.seeds += 1;
         self.restarts += 1;
-        self.relay = Self::start(&self.name, &self.disk, self.seeds, now, self.trusted);
+        self.relay = Self::start(&self.settings, &mut self.disk, self.seeds, now, self.trusted);
         (self.floor, self.cloud_up, self.deaf) = (None, false, false);
     }
 
@@ -200,6 +228,22 @@ impl Gateway {
         for event in events {
             self.relay.handle(self.clock(now), event, &mut out);
         }
+        self.commit(now, out)
+    }
+
+    /// The settings change: commits what follows from it, as [`Self::feed`] does.
+    pub fn reconfigure(
+        &mut self,
+        now: u64,
+        settings: Settings,
+    ) -> Result<Vec<Effect>, (Vec<Effect>, Cut)> {
+        self.settings = settings.clone();
+        let mut out = Outcome::default();
+        self.relay.reconfigure(self.clock(now), settings, &mut out);
+        self.commit(now, out)
+    }
+
+    fn commit(&mut self, now: u64, out: Outcome) -> Result<Vec<Effect>, (Vec<Effect>, Cut)> {
         if let Some(due) = self.relay.next_wakeup() {
             assert!(due > self.clock(now).tick, "the relay wants to be woken in the past");
         }

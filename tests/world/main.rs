@@ -70,15 +70,22 @@ fn schedule(seed: u64) -> World {
             Some(ask) if rng.bool() => ask + rng.u64(..2 * HOUR),
             _ => rng.u64(..days * DAY),
         };
-        let (off, on, lasts) = match rng.u8(..11) {
+        let (off, on, lasts) = match rng.u8(..12) {
             0 | 1 => (Act::CloudDown(gateway), Act::CloudUp(gateway), rng.u64(..5 * DAY)),
             2 => (Act::FloorDown(gateway), Act::FloorUp(gateway), rng.u64(..DAY)),
             3 => (Act::FloorForgets(gateway), Act::FloorUp(gateway), 0),
             4 => (Act::Crash(gateway), Act::CutAfter(gateway, rng.u64(..40)), rng.u64(..HOUR)),
             5 | 6 => (Act::DeviceOff(device), Act::DeviceOn(device), rng.u64(..6 * DAY)),
             7 => (Act::DeviceBlinks(device), Act::DeviceBlinks(device), rng.u64(..HOUR)),
-            8 => (Act::Deaf(gateway), Act::Deaf(gateway), rng.u64(..DAY)),
-            9 => (Act::ClockLost(gateway), Act::ClockFound(gateway), rng.u64(..10 * DAY)),
+            9 => {
+                let [one, other] = [rng.u64(..), rng.u64(..)];
+                let back = Some(other).filter(|_| rng.bool());
+                let (one, other) =
+                    (Act::Reconfigure(gateway, Some(one)), Act::Reconfigure(gateway, back));
+                (one, other, rng.u64(..10 * DAY))
+            }
+            10 => (Act::Deaf(gateway), Act::Deaf(gateway), rng.u64(..DAY)),
+            8 => (Act::ClockLost(gateway), Act::ClockFound(gateway), rng.u64(..10 * DAY)),
             _ => (Act::Mischief(gateway), Act::Mischief(gateway), rng.u64(..DAY)),
         };
         world.later(at, off);

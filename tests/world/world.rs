@@ -1,7 +1,7 @@
 //! The world itself: virtual time, links that lose, double, delay and reorder, and the invariants
 //! that hold after every step.
 
-mod happening;
+mod acts;
 mod invariants;
 
 use std::{
@@ -12,15 +12,15 @@ use std::{
 use certrelay::{
     links::{Message, Qos, SendError},
     relay::{Body, Effect, Event, Lost, Outgoing, Side},
-    wire::{Kind, Mid, ThingName, Topics},
+    wire::{KeyDigest, Kind, Mid, ThingName, Topics},
 };
 
-pub use self::happening::Act;
-use self::happening::Happening;
+pub use acts::Act;
+
 use crate::{
     cloud::{Cloud, Downlink, Manners},
-    device::{Device, Nature, Said, mischief},
-    gateway::{Gateway, settings},
+    device::{Device, Nature, Said},
+    gateway::{Cut, Gateway, settings},
 };
 
 pub const MINUTE: u64 = 60_000;
@@ -45,6 +45,37 @@ const LOCAL_DELAY: u64 = 1_000;
 
 /// How long it takes to subscribe anew, in milliseconds.
 const RESUBSCRIBES: u64 = 10_000;
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    Act(Act),
+    Sweep,
+    Wake(usize),
+    AtCloud { from: usize, topic: String, payload: Vec<u8> },
+    AtGateway { to: usize, topic: String, payload: Vec<u8> },
+    AtFloor { gateway: usize, topic: String, payload: Vec<u8> },
+    AtDevice { device: usize, boot: u32, kind: Kind, payload: Vec<u8>, sure: bool },
+    Sent { gateway: usize, restarts: u64, cloud: bool, mid: [u8; 16], ok: bool },
+    Verified { gateway: usize, restarts: u64, child: ThingName, key: KeyDigest },
+    Lost { gateway: usize, restarts: u64, child: ThingName, lost: Lost },
+}
+
+impl Happening {
+    fn brief(&self) -> String {
+        match self {
+            Self::AtCloud { topic, payload, .. }
+            | Self::AtGateway { topic, payload, .. }
+            | Self::AtFloor { topic, payload, .. } => {
+                let header = certrelay::wire::Header::read(payload);
+                let name = format!("{self:?}");
+                let name = name.split(' ').next().unwrap_or_default().to_owned();
+                format!("{name} {topic} {:?} {:?}", header.rotation, header.core)
+            }
+            Self::AtDevice { device, kind, .. } => format!("AtDevice {device} {kind}"),
+            other => format!("{other:?}"),
+        }
+    }
+}
 
 pub struct World {
     pub now: u64,
@@ -90,7 +121,7 @@ impl World {
             rng,
             weather: FAIR,
             cloud,
-            gateways: cores.iter().map(|core| Gateway::new(core.clone(), keeps)).collect(),
+            gateways: cores.iter().map(|core| Gateway::new(core, keeps)).collect(),
             topics: settings(&cores[0]).cloud_topics,
             cores,
             boots: vec![0; world_devices.len()],
@@ -194,109 +225,6 @@ impl World {
         *count = if *at == self.now { *count + 1 } else { 0 };
         *at = self.now;
         assert!(*count < 5, "the relay wants to be woken again and again");
-    }
-
-    pub fn act(&mut self, act: Act) {
-        match act {
-            Act::Ask(device) => {
-                let name = self.devices[device].name.clone();
-                let downlink = self.cloud.ask(self.now, &name, &self.cores);
-                self.send_down(vec![downlink]);
-            }
-            Act::CloudDown(gateway) => {
-                self.gateways[gateway].cloud_up = false;
-                self.feed(gateway, vec![Event::Down { side: Side::Cloud }]);
-            }
-            Act::CloudUp(gateway) => self.cloud_up(gateway),
-            Act::Deaf(gateway) => self.gateways[gateway].deaf = true,
-            Act::FloorDown(gateway) => {
-                self.gateways[gateway].floor = None;
-                self.feed(gateway, vec![Event::Down { side: Side::Local }]);
-            }
-            Act::FloorUp(gateway) => self.floor_up(gateway, true),
-            Act::FloorForgets(gateway) => {
-                for device in self.at_home(gateway) {
-                    self.devices[device].queue.clear();
-                }
-                self.gateways[gateway].floor = None;
-                self.feed(gateway, vec![Event::Down { side: Side::Local }]);
-                self.floor_up(gateway, false);
-            }
-            Act::Crash(gateway) => self.crash(gateway),
-            Act::CutAfter(gateway, points) => self.gateways[gateway].cut = Some(points),
-            Act::DeviceOff(device) => self.device_off(device),
-            Act::DeviceOn(device) => self.device_on(device),
-            Act::DeviceBlinks(device) => {
-                self.device_off(device);
-                self.device_on(device);
-            }
-            Act::ClockLost(gateway) => self.gateways[gateway].trusted = false,
-            Act::ClockFound(gateway) => self.gateways[gateway].trusted = true,
-            Act::Mischief(gateway) => {
-                let victim = self.rng.usize(..self.devices.len());
-                let victim = self.devices[victim].name.clone();
-                let core = self.cores[gateway].clone();
-                let (topic, payload) = mischief(&mut self.rng, &core, &victim);
-                self.plan(0, Happening::AtFloor { gateway, topic, payload });
-            }
-            Act::Replay(gateway, count) => {
-                let earlier: Vec<_> = self.acknowledged.iter().take(count).cloned().collect();
-                self.gateways[gateway].replay(earlier);
-                self.crash(gateway);
-            }
-        }
-    }
-
-    fn cloud_up(&mut self, gateway: usize) {
-        if self.gateways[gateway].cloud_up {
-            return;
-        }
-        self.gateways[gateway].cloud_up = true;
-        let connection = certrelay::links::ConnectionId(0);
-        let session_present = self.gateways[gateway].cloud_session.is_some();
-        let kept = self.gateways[gateway].cloud_session.as_mut().map(std::mem::take);
-        self.feed(gateway, vec![Event::Up { side: Side::Cloud, connection, session_present }]);
-        for (topic, payload) in kept.into_iter().flatten() {
-            self.at_gateway(gateway, topic, payload);
-        }
-    }
-
-    fn floor_up(&mut self, gateway: usize, session_present: bool) {
-        if self.gateways[gateway].floor.is_none() {
-            let events = self.gateways[gateway].connect_floor(session_present);
-            self.feed(gateway, events);
-        }
-    }
-
-    /// The gateway loses its power, and both links come back with it.
-    pub fn crash(&mut self, gateway: usize) {
-        let was_up = self.gateways[gateway].cloud_up;
-        self.gateways[gateway].restart(self.now);
-        self.floor_up(gateway, true);
-        if was_up {
-            self.cloud_up(gateway);
-        }
-    }
-
-    fn device_off(&mut self, device: usize) {
-        self.devices[device].online = false;
-        self.boots[device] += 1;
-        if self.devices[device].clean_session {
-            self.devices[device].queue.clear();
-        }
-    }
-
-    fn device_on(&mut self, device: usize) {
-        if self.devices[device].online {
-            return;
-        }
-        self.devices[device].online = true;
-        let said = self.devices[device].boot();
-        self.say(device, said);
-        let queue = std::mem::take(&mut self.devices[device].queue);
-        for (kind, payload) in queue {
-            self.deliver(device, kind, payload, true);
-        }
     }
 
     fn at_home(&self, gateway: usize) -> Vec<usize> {
@@ -411,6 +339,10 @@ impl World {
             return;
         }
         let result = self.gateways[gateway].feed(self.now, events);
+        self.take_up(gateway, result);
+    }
+
+    fn take_up(&mut self, gateway: usize, result: Result<Vec<Effect>, (Vec<Effect>, Cut)>) {
         let (effects, is_cut) = match result {
             Ok(effects) => (effects, false),
             Err((effects, _)) => (effects, true),

@@ -3,6 +3,16 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::testing::{machine, read, read_tree};
 
+const DOCUMENTED: &str = include_str!("../../../docs/settings.md");
+
+/// Says of a key in the documentation's tables what stands in the last column.
+fn documented(key: &str) -> &str {
+    let named =
+        |row: &&str| row.split('|').nth(1).is_some_and(|keys| keys.contains(&format!("`{key}`")));
+    let row = DOCUMENTED.lines().find(named).unwrap_or_else(|| panic!("{key} is not documented"));
+    row.rsplit('|').nth(1).expect("a last column").trim()
+}
+
 /// Settings from which each can be changed alone.
 fn base(other: &[(&str, Value)]) -> Config {
     let tls = ["local.caFile", "local.certificateFile", "local.keyFile"];
@@ -38,6 +48,7 @@ fn what_concerns_the_gateway_alone_applies_at_once() {
         let change = base(&[]).change(new.clone());
         assert_eq!(shown(&change.config), shown(&new), "{key}");
         assert_eq!(change.needs_restart, [""; 0], "{key}");
+        assert_eq!(documented(key), "at once", "{key}");
     }
 }
 
@@ -66,6 +77,7 @@ fn what_others_were_told_of_waits_for_a_restart_and_is_named() {
     ] {
         let change = base(&[]).change(base(&[(key, value)]));
         assert_eq!(change.needs_restart, [key]);
+        assert_eq!(documented(key), "restart", "{key}");
         assert_eq!(shown(&change.config), shown(&base(&[])), "{key}");
     }
 }
@@ -78,6 +90,7 @@ fn another_kind_of_link_is_named_by_the_kind_alone() {
     assert_eq!(nucleus().change(mqtt()).needs_restart, ["local.link", "cloud.link"]);
     assert_eq!(mqtt().change(nucleus()).needs_restart, ["local.link", "cloud.link"]);
     assert_eq!(shown(&mqtt().change(nucleus()).config), shown(&mqtt()));
+    assert_eq!((documented("local.link"), documented("cloud.link")), ("restart", "restart"));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod intake;
 mod link;
 mod outbox;
 mod repeats;
+mod settings;
 mod store;
 mod uplink;
 mod whom;

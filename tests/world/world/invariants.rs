@@ -32,6 +32,7 @@ impl World {
         for gateway in 0..self.gateways.len() {
             self.gateways[gateway].cut = None;
             self.act(Act::ClockFound(gateway));
+            self.act(Act::Reconfigure(gateway, None));
             self.act(Act::CloudUp(gateway));
             self.act(Act::FloorUp(gateway));
         }
@@ -76,8 +77,12 @@ impl World {
         for gateway in &self.gateways {
             for (name, record) in gateway.disk.snapshot().records {
                 let is_done = matches!(record.stage, Stage::Done(_));
-                assert!(is_done, "{name} at {}: {record:?}", gateway.name);
-                assert!(record.outbox.is_empty(), "{name} at {}: {record:?}", gateway.name);
+                assert!(is_done, "{name} at {}: {record:?}", gateway.settings.core);
+                assert!(
+                    record.outbox.is_empty(),
+                    "{name} at {}: {record:?}",
+                    gateway.settings.core
+                );
             }
         }
     }
