@@ -112,9 +112,11 @@ fn the_bridge_maps_each_kind_in_its_one_direction_and_none_to_the_cloud() {
     assert_eq!(mappings.len(), down.len() + up.len());
 }
 
+/// Two local deployments, one from the cloud, a file's name and a path.
 #[test]
-fn the_commands_name_the_component_and_its_version() {
+fn every_command_names_the_component_and_its_version() {
     let version = recipe()["ComponentVersion"].take();
-    let named = format!("{NAME}={}", version.as_str().expect("a version"));
-    assert_eq!(DEPLOY.matches(&named).count(), 2);
+    let version = version.as_str().expect("a version");
+    assert_eq!(DEPLOY.matches(version).count(), 5);
+    assert_eq!(DEPLOY.matches(&format!("{NAME}={version}")).count(), 2);
 }
