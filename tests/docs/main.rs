@@ -1,12 +1,17 @@
-//! The documents say what the code says.
+//! The documents, and the Greengrass package, say what the code says.
+
+mod build;
+mod deploy;
+mod recipe;
+mod yaml;
 
 use std::collections::BTreeSet;
 
 use certrelay::reason::Reason;
 
-const REASONS: &str = include_str!("../docs/reasons.md");
-const README: &str = include_str!("../README.md");
-const MANIFEST: &str = include_str!("../Cargo.toml");
+const REASONS: &str = include_str!("../../docs/reasons.md");
+const README: &str = include_str!("../../README.md");
+const MANIFEST: &str = include_str!("../../Cargo.toml");
 
 /// The first cells of the rows of a table, from the line after `heading` to the next empty line.
 fn first_cells(text: &str, heading: &str) -> BTreeSet<String> {
