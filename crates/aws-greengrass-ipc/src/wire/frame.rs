@@ -284,3 +284,6 @@ fn put_checksum(out: &mut Vec<u8>, start: usize) {
     let checksum = crc32fast::hash(&out[start..]);
     out.extend_from_slice(&checksum.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests;
