@@ -7,6 +7,9 @@ mod client;
 mod connection;
 mod demux;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod model;
 mod options;
 mod queue;

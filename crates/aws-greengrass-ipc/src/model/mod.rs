@@ -84,3 +84,6 @@ fn base64_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>,
     let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
     data_encoding::BASE64.decode(text.as_bytes()).map_err(serde::de::Error::custom)
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,6 +154,17 @@ impl Outgoing<'_> {
     }
 }
 
+/// Any message, for tests: its type, flags and stream, its model and its payload.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn frame_for_tests(common: [i32; 3], model: Option<&str>, payload: &[u8]) -> Vec<u8> {
+    let [kind, flags, stream] = self::common(common[0], common[1], common[2]);
+    let mut headers = vec![kind, flags, stream];
+    headers.extend(model.map(|model| ("service-model-type", HeaderOut::String(model))));
+    let mut out = Vec::new();
+    frame::encode(&mut out, &headers, payload);
+    out
+}
+
 type Header<'a> = (&'a str, HeaderOut<'a>);
 
 const JSON_CONTENT: Header<'static> = (":content-type", HeaderOut::String(JSON));
