@@ -114,6 +114,9 @@ impl Default for Timeouts {
 }
 
 /// What may wait in one subscription until it is read; what comes on top is shed.
+///
+/// On a runtime of one thread, who does nothing but wait for events gets every burst. With several
+/// threads a burst can be faster than the thread that is to read it: allow for more events there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLimits {
     /// So many events.

@@ -165,6 +165,24 @@ async fn a_reader_who_is_slow_loses_events_and_nobody_else_anything() {
 }
 
 #[tokio::test]
+async fn a_reader_who_waits_for_events_loses_none_of_a_burst() {
+    let (_peer, _client, mut conn, mut subscription, stream) = subscribed(Nucleus::Classic).await;
+    // Far more events than the queue holds, as fast as they can be written.
+    let burst: Vec<u8> = (0..5000).flat_map(|_| iot_core_message(stream, &[5; 256])).collect();
+    let writer = tokio::spawn(async move {
+        conn.send(&burst).await;
+        conn
+    });
+    let mut seen = 0;
+    while seen + subscription.shed() < 5000 {
+        assert_eq!(soon(subscription.next()).await, event(&[5; 256]));
+        seen += 1;
+    }
+    assert_eq!(subscription.shed(), 0);
+    drop(soon(writer).await.expect("no panic"));
+}
+
+#[tokio::test]
 async fn an_event_that_can_not_be_read_is_counted_and_passed_over() {
     let (_peer, _client, mut conn, mut subscription, stream) = subscribed(Nucleus::Classic).await;
     let model = (MODEL, "aws.greengrass#IoTCoreMessage");
