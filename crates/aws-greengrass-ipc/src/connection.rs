@@ -5,7 +5,6 @@
 //! ends, both do, and everyone who waits is told.
 
 use std::{
-    future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };

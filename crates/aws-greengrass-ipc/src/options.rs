@@ -99,6 +99,9 @@ pub struct Timeouts {
     pub response: Duration,
     /// For the answer to a subscription. A classic nucleus that was never online withholds it.
     pub subscribe: Duration,
+    /// For a classic nucleus to unsubscribe from an MQTT filter whose stream has ended, also with its
+    /// connection. So long the filter is not asked for again: it would be granted and stay silent.
+    pub unsubscribe: Duration,
 }
 
 impl Default for Timeouts {
@@ -109,6 +112,7 @@ impl Default for Timeouts {
             write: Duration::from_secs(10),
             response: Duration::from_secs(30),
             subscribe: Duration::from_secs(600),
+            unsubscribe: Duration::from_secs(5),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{error::CallError, options::QueueLimits};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inactive {
     /// The nucleus refused it, or did not answer in time. It is asked again after a pause, but not
-    /// on this connection if it was [`CallError::NotSupported`].
+    /// on this connection if it was [`CallError::NotSupported`] or [`CallError::TooLarge`].
     Refused(CallError),
     /// The nucleus ended it, perhaps with an error. It is asked again after a pause.
     Ended(Option<CallError>),

@@ -50,6 +50,8 @@ pub(crate) trait StreamingOperation: Serialize {
     const EVENT: &'static str;
     /// Whether a lite nucleus has it.
     const IS_ON_LITE: bool;
+    /// Whether a classic nucleus takes a while to end it.
+    const LINGERS: bool;
     /// The body of an event, and what is made of it.
     type Event: DeserializeOwned;
 }

@@ -59,6 +59,7 @@ async fn a_rejected_token_is_counted_in_a_row_and_an_accepted_one_starts_anew() 
 
     let mut accepted = peer.accept().await;
     accepted.accept_token().await;
+    accepted.request("GetSystemConfig").await;
     drop(accepted);
     assert_eq!(rejections(&client, &ConnectError::Closed).await, 0);
     let _conn = peer.greet(Nucleus::Lite).await;

@@ -52,12 +52,13 @@ impl Peer {
         Self { listener, dir }
     }
 
-    /// For a client that reconnects at once.
+    /// For a client that reconnects and subscribes again at once.
     pub fn options(&self) -> Options {
         let token = AuthToken::from(TOKEN.to_owned());
         let mut options = Options::new(self.dir.path().join("socket"), token);
         let (first, longest) = (Duration::from_millis(1), Duration::from_millis(5));
         options.backoff = Backoff { first, longest };
+        options.timeouts.unsubscribe = Duration::ZERO;
         options
     }
 

@@ -1,6 +1,6 @@
 //! Subscriptions: their events, their ends, and how they come back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_greengrass_ipc::{
     CallError, Client, ErrorCode, Inactive, IoTCoreMessage, Nucleus, Qos, QueueLimits, ReceiveMode,
@@ -212,6 +212,30 @@ async fn many_subscriptions_share_the_connection_and_all_come_back() {
             assert_eq!(soon(subscription.next()).await, lost);
         }
     }
+}
+
+/// How long after the end of a connection a subscription is asked for on the next.
+async fn comes_back_after(nucleus: Nucleus, unsubscribe: Duration) -> Duration {
+    let peer = Peer::new();
+    let mut options = peer.options();
+    options.timeouts.unsubscribe = unsubscribe;
+    let client = Client::spawn(options);
+    let mut conn = peer.greet(nucleus).await;
+    let _subscription = subscribe(&client);
+    conn.grant(SUBSCRIBE).await;
+    let ended = Instant::now();
+    drop(conn);
+    let mut conn = peer.greet(nucleus).await;
+    conn.grant(SUBSCRIBE).await;
+    ended.elapsed()
+}
+
+#[tokio::test]
+async fn a_classic_nucleus_gets_the_time_to_unsubscribe_before_it_is_asked_for_the_same_again() {
+    let unsubscribe = Duration::from_millis(300);
+    assert!(comes_back_after(Nucleus::Classic, unsubscribe).await >= unsubscribe);
+    let unsubscribe = Duration::from_secs(60);
+    assert!(comes_back_after(Nucleus::Lite, unsubscribe).await < unsubscribe);
 }
 
 #[tokio::test]
