@@ -46,7 +46,7 @@ impl Client {
             runtime: Handle::current(),
             links,
             limits: options.queue,
-            patience: options.timeouts.subscribe,
+            timeouts: options.timeouts,
         };
         let patience = options.timeouts.response;
         surroundings.runtime.spawn(supervisor::run(options, state, link));

@@ -5,7 +5,6 @@
 //! ends, both do, and everyone who waits is told.
 
 use std::{
-    future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,6 +16,7 @@ use tokio::{
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::{Notify, mpsc, oneshot},
+    task::yield_now,
     time::timeout,
 };
 
@@ -240,6 +240,9 @@ async fn read(mut input: OwnedReadHalf, mut decoder: Decoder, shared: &Shared) -
         if let Err(why) = shared.change(|demux| receive(&mut decoder, demux)) {
             return why;
         }
+        // Those who got something take it now: a burst must not fill their queues while they wait
+        // for nothing but their turn.
+        yield_now().await;
         match input.read(&mut chunk).await.map_err(ConnectError::io(Step::Read)) {
             Ok(0) => return ConnectError::Closed,
             Ok(length) => decoder.push(&chunk[..length]),

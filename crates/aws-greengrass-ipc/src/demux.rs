@@ -283,3 +283,6 @@ fn check(message: Message<'_>, response: &str) -> Answer {
         _ => Ok(message.payload.to_vec()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -294,3 +294,83 @@ impl Refusal {
 fn short(model: &str) -> &str {
     model.rsplit_once('#').map_or(model, |(_, name)| name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(model: Option<&str>, body: &str, is_on_lite: bool) -> CallError {
+        Refusal::read(model, body.as_bytes()).into_error(is_on_lite)
+    }
+
+    fn service(code: ErrorCode, message: &str) -> CallError {
+        CallError::Service(ServiceError { code, message: message.to_owned() })
+    }
+
+    const UNAUTHORIZED: Option<&str> = Some("aws.greengrass#UnauthorizedError");
+
+    const SERVICE: Option<&str> = Some("aws.greengrass#ServiceError");
+
+    #[test]
+    fn both_nuclei_errors_give_code_and_message() {
+        let expected = service(ErrorCode::Unauthorized, "no");
+        let classic = r#"{"message":"no","_service":"aws.greengrass#GreengrassCoreIPC",
+            "_message":"no","_errorCode":"UnauthorizedError"}"#;
+        let lite = r#"{"_message":"no","_errorCode":"UnauthorizedError"}"#;
+        for body in [classic, lite] {
+            assert_eq!(error(UNAUTHORIZED, body, true), expected);
+            assert_eq!(error(None, body, true), expected);
+        }
+        assert_eq!(Refusal::read(None, classic.as_bytes()).shape, Shape::Classic);
+        assert_eq!(Refusal::read(None, lite.as_bytes()).shape, Shape::Lite);
+    }
+
+    #[test]
+    fn an_error_without_json_still_says_what_it_can() {
+        let internal = ErrorCode::Other("InternalServerError".to_owned());
+        assert_eq!(error(None, "InternalServerError", true), service(internal, ""));
+        assert_eq!(
+            error(SERVICE, "out of\nluck", true),
+            service(ErrorCode::Service, "out of\\nluck")
+        );
+        assert_eq!(error(None, "", true), service(ErrorCode::Other(String::new()), ""));
+        assert_eq!(error(SERVICE, "[1]", true), service(ErrorCode::Service, "[1]"));
+        let odd = r#"{"_message":5,"_errorCode":null,"message":"hm"}"#;
+        assert_eq!(error(SERVICE, odd, true), service(ErrorCode::Service, "hm"));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_told_apart_from_every_other_failure() {
+        let unknown =
+            r#"{ "error": "Unsupported Operation", "message": "x is an unsupported operation." }"#;
+        assert_eq!(error(None, unknown, true), CallError::NotSupported);
+        let absent = r#"{"message":"Operation aws.greengrass#X is not supported by Greengrass",
+            "_errorCode":"ServiceError"}"#;
+        assert_eq!(error(SERVICE, absent, false), CallError::NotSupported);
+        let silent = r#"{"_message":"","_errorCode":"ServiceError"}"#;
+        assert_eq!(error(SERVICE, silent, false), CallError::NotSupported);
+        // A lite nucleus has this operation: it failed, and gave no reason.
+        assert_eq!(error(SERVICE, silent, true), service(ErrorCode::Service, ""));
+        assert_eq!(
+            error(SERVICE, r#"{"_message":"full"}"#, false),
+            service(ErrorCode::Service, "full")
+        );
+    }
+
+    #[test]
+    fn every_code_of_the_model_has_a_name_and_others_are_kept_and_escaped() {
+        for code in [ErrorCode::Conflict, ErrorCode::InvalidCredential, ErrorCode::InvalidToken] {
+            assert_eq!(ErrorCode::read(code.as_str()), code);
+        }
+        assert_eq!(ErrorCode::read("New\nError"), ErrorCode::Other("New\\nError".to_owned()));
+    }
+
+    #[test]
+    fn an_error_of_the_connection_gives_its_text_escaped_and_cut() {
+        let aborted = |text: &str| ConnectError::Aborted(text.to_owned());
+        assert_eq!(ConnectError::aborted(br#"{"message":"bad\nid"}"#), aborted("bad\\nid"));
+        assert_eq!(ConnectError::aborted(b"plain"), aborted("plain"));
+        let ConnectError::Aborted(cut) = ConnectError::aborted(&[b'x'; 9000]) else { panic!() };
+        assert!(cut.len() < 300);
+    }
+}

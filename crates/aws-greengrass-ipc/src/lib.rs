@@ -1,5 +1,9 @@
-//! An async client for the inter-process communication of AWS IoT Greengrass nuclei.
-
+//! [`Options`] say where the nucleus is, [`Client`] connects to it. Its methods are the operations;
+//! those that subscribe give a [`Subscription`], which is read by [`Subscription::next`] and reports
+//! [`Update`]s. What can go wrong with a call is a [`CallError`]; why there is no connection is a
+//! [`ConnectError`] in [`State`].
+//!
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -7,6 +11,9 @@ mod client;
 mod connection;
 mod demux;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod model;
 mod options;
 mod queue;

@@ -99,6 +99,9 @@ pub struct Timeouts {
     pub response: Duration,
     /// For the answer to a subscription. A classic nucleus that was never online withholds it.
     pub subscribe: Duration,
+    /// For a classic nucleus to unsubscribe from an MQTT filter whose stream has ended, also with its
+    /// connection. So long the filter is not asked for again: it would be granted and stay silent.
+    pub unsubscribe: Duration,
 }
 
 impl Default for Timeouts {
@@ -109,11 +112,15 @@ impl Default for Timeouts {
             write: Duration::from_secs(10),
             response: Duration::from_secs(30),
             subscribe: Duration::from_secs(600),
+            unsubscribe: Duration::from_secs(5),
         }
     }
 }
 
 /// What may wait in one subscription until it is read; what comes on top is shed.
+///
+/// On a runtime of one thread, who does nothing but wait for events gets every burst. With several
+/// threads a burst can be faster than the thread that is to read it: allow for more events there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLimits {
     /// So many events.

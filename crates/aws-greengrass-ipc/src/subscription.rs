@@ -24,8 +24,9 @@ use crate::{
     demux::{End, Subscriber},
     error::{CallError, Refusal},
     model::StreamingOperation,
-    options::{Backoff, QueueLimits},
+    options::{Backoff, QueueLimits, Timeouts},
     queue::{Inactive, Item, Queue},
+    state::Nucleus,
     supervisor::{Connected, body},
     text,
 };
@@ -54,8 +55,9 @@ pub enum Update<E> {
 ///
 /// Dropping it ends it at the nucleus. A classic nucleus must not get the same MQTT filter again
 /// before its unsubscribe is through (some seconds): it would answer yes and deliver nothing. So
-/// don't drop a subscription and make the same one at once: drop, wait, subscribe. A change of the
-/// connection does not have this trap.
+/// don't drop a subscription and make the same one at once: drop, wait, subscribe. After a broken
+/// connection the subscription itself waits so long,
+/// [`Timeouts::unsubscribe`](crate::Timeouts::unsubscribe).
 #[derive(Debug)]
 pub struct Subscription<E> {
     queue: Arc<Queue>,
@@ -114,8 +116,7 @@ pub(crate) struct Surroundings {
     pub runtime: Handle,
     pub links: watch::Receiver<Option<Connected>>,
     pub limits: QueueLimits,
-    /// For the nucleus to answer.
-    pub patience: Duration,
+    pub timeouts: Timeouts,
 }
 
 /// Begins a subscription.
@@ -131,7 +132,8 @@ pub(crate) fn subscribe<O: StreamingOperation>(
         payload: body(operation),
         queue: Arc::clone(&queue),
         links: surroundings.links.clone(),
-        patience: surroundings.patience,
+        patience: surroundings.timeouts.subscribe,
+        lingers: if O::LINGERS { surroundings.timeouts.unsubscribe } else { Duration::ZERO },
     };
     let task = surroundings.runtime.spawn(keeper.run());
     Subscription { queue, decode, task }
@@ -149,25 +151,25 @@ struct Keeper {
     payload: Vec<u8>,
     queue: Arc<Queue>,
     links: watch::Receiver<Option<Connected>>,
+    /// For the nucleus to answer.
     patience: Duration,
+    /// For a classic nucleus to forget what has ended.
+    lingers: Duration,
 }
 
 impl Keeper {
     async fn run(mut self) {
-        let (mut used_up, mut attempts) = (0, 0);
-        while let Some(connected) = self.connection_after(used_up).await {
+        let mut past = Past { used_up: 0, attempts: 0, forgotten: Instant::now() };
+        while let Some(connected) = self.connection_after(past.used_up).await {
+            let Connected { generation, nucleus, .. } = connected;
+            if self.ends_within(past.lingers(nucleus), generation).await {
+                continue;
+            }
             let begun = Instant::now();
             let why = self.ask(&connected).await;
-            self.queue.deactivate(why.clone());
-            if begun.elapsed() > RETRY.longest {
-                attempts = 0;
-            }
-            if is_final(&why) {
-                (used_up, attempts) = (connected.generation, 0);
-            } else {
-                self.pause(RETRY.pause(attempts), connected.generation).await;
-                attempts = attempts.saturating_add(1);
-            }
+            let pause = past.learn(&why, generation, begun, self.lingers);
+            self.queue.deactivate(why);
+            self.ends_within(pause, generation).await;
         }
     }
 
@@ -179,13 +181,12 @@ impl Keeper {
         self.links.wait_for(is_later).await.ok()?.clone()
     }
 
-    /// Waits, but not longer than that connection lasts.
-    async fn pause(&mut self, pause: Duration, generation: u64) {
+    /// Waits, but not longer than that connection lasts; whether it has ended.
+    async fn ends_within(&mut self, pause: Duration, generation: u64) -> bool {
         let is_another = |link: &Option<Connected>| {
             link.as_ref().is_none_or(|connected| connected.generation != generation)
         };
-        // Whether it ended by the time or by the connection does not matter.
-        let _ = timeout(pause, self.links.wait_for(is_another)).await;
+        timeout(pause, self.links.wait_for(is_another)).await.is_ok()
     }
 
     /// Asks on this connection, and returns when there are no events any more.
@@ -233,7 +234,56 @@ impl Keeper {
     }
 }
 
+/// What counts of the attempts so far.
+struct Past {
+    /// The last connection on which it makes no sense to ask again.
+    used_up: u64,
+    /// So many have failed in a row.
+    attempts: u32,
+    /// When a classic nucleus has forgotten what has ended.
+    forgotten: Instant,
+}
+
+impl Past {
+    /// How long not to ask, lest the unsubscribe of the last stream hits the next one.
+    fn lingers(&self, nucleus: Nucleus) -> Duration {
+        match nucleus {
+            Nucleus::Classic => self.forgotten.saturating_duration_since(Instant::now()),
+            Nucleus::Lite => Duration::ZERO,
+        }
+    }
+
+    /// Takes in how an attempt ended; how long to wait before the next on the same connection.
+    fn learn(
+        &mut self,
+        why: &Inactive,
+        generation: u64,
+        begun: Instant,
+        lingers: Duration,
+    ) -> Duration {
+        let now = Instant::now();
+        if now - begun > RETRY.longest {
+            self.attempts = 0;
+        }
+        if was_granted(why) {
+            self.forgotten = now + lingers;
+        }
+        if is_final(why) {
+            (self.used_up, self.attempts) = (generation, 0);
+            return Duration::ZERO;
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        RETRY.pause(self.attempts - 1)
+    }
+}
+
+/// Whether the nucleus had, or may have had, a stream that has ended.
+fn was_granted(why: &Inactive) -> bool {
+    !matches!(why, Inactive::Refused(error) if *error != CallError::TimedOut)
+}
+
 /// Whether it makes no sense to ask again on the same connection.
 fn is_final(why: &Inactive) -> bool {
-    matches!(why, Inactive::ConnectionLost | Inactive::Refused(CallError::NotSupported))
+    use CallError::{NotSupported, TooLarge};
+    matches!(why, Inactive::ConnectionLost | Inactive::Refused(NotSupported | TooLarge { .. }))
 }

@@ -66,7 +66,9 @@ pub(crate) async fn run(
     state: watch::Sender<State>,
     links: watch::Sender<Option<Connected>>,
 ) {
-    let supervisor = Supervisor { options, state, links: &links, generation: 0, rejections: 0 };
+    let links = &links;
+    let supervisor =
+        Supervisor { options, state, links, generation: 0, rejections: 0, since: None };
     tokio::select! {
         () = links.closed() => (),
         () = supervisor.keep_connected() => (),
@@ -79,6 +81,8 @@ struct Supervisor<'a> {
     links: &'a watch::Sender<Option<Connected>>,
     generation: u64,
     rejections: u32,
+    /// When the connection came to be of use.
+    since: Option<Instant>,
 }
 
 impl Supervisor<'_> {
@@ -86,10 +90,9 @@ impl Supervisor<'_> {
         let backoff = self.options.backoff;
         let mut attempts = 0;
         loop {
-            let begun = Instant::now();
             let why = self.connect_once().await;
             // One that breaks at once is no better than one that fails.
-            if begun.elapsed() > backoff.longest {
+            if self.since.take().is_some_and(|since| since.elapsed() > backoff.longest) {
                 attempts = 0;
             }
             self.links.send_replace(None);
@@ -127,7 +130,7 @@ impl Supervisor<'_> {
                 Err(why) => return why,
             },
         };
-        self.generation = generation;
+        (self.generation, self.since) = (generation, Some(Instant::now()));
         self.links.send_replace(Some(Connected { generation, nucleus, link }));
         self.state.send_replace(State::Connected { generation, nucleus });
         pump.await

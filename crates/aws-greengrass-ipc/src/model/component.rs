@@ -35,6 +35,7 @@ impl StreamingOperation for SubscribeToComponentUpdates {
     const NAMES: Names = names!("SubscribeToComponentUpdates");
     const EVENT: &'static str = "aws.greengrass#ComponentUpdatePolicyEvents";
     const IS_ON_LITE: bool = false;
+    const LINGERS: bool = false;
     type Event = ComponentUpdate;
 }
 

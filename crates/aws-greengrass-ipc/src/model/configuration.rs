@@ -50,6 +50,7 @@ impl StreamingOperation for SubscribeToConfigurationUpdate {
     const NAMES: Names = names!("SubscribeToConfigurationUpdate");
     const EVENT: &'static str = "aws.greengrass#ConfigurationUpdateEvents";
     const IS_ON_LITE: bool = true;
+    const LINGERS: bool = false;
     type Event = ConfigurationUpdate;
 }
 
@@ -92,6 +93,7 @@ impl StreamingOperation for SubscribeToValidateConfigurationUpdates {
     const NAMES: Names = names!("SubscribeToValidateConfigurationUpdates");
     const EVENT: &'static str = "aws.greengrass#ValidateConfigurationUpdateEvents";
     const IS_ON_LITE: bool = false;
+    const LINGERS: bool = false;
     type Event = ValidateConfiguration;
 }
 

@@ -56,6 +56,7 @@ impl StreamingOperation for SubscribeToIoTCore {
     const NAMES: Names = names!("SubscribeToIoTCore");
     const EVENT: &'static str = "aws.greengrass#IoTCoreMessage";
     const IS_ON_LITE: bool = true;
+    const LINGERS: bool = true;
     type Event = IoTCoreMessage;
 }
 

@@ -50,6 +50,8 @@ pub(crate) trait StreamingOperation: Serialize {
     const EVENT: &'static str;
     /// Whether a lite nucleus has it.
     const IS_ON_LITE: bool;
+    /// Whether a classic nucleus takes a while to end it.
+    const LINGERS: bool;
     /// The body of an event, and what is made of it.
     type Event: DeserializeOwned;
 }
@@ -84,3 +86,6 @@ fn base64_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>,
     let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
     data_encoding::BASE64.decode(text.as_bytes()).map_err(serde::de::Error::custom)
 }
+
+#[cfg(test)]
+mod tests;

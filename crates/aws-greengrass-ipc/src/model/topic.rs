@@ -68,6 +68,7 @@ impl StreamingOperation for SubscribeToTopic {
     const NAMES: Names = names!("SubscribeToTopic");
     const EVENT: &'static str = "aws.greengrass#SubscriptionResponseMessage";
     const IS_ON_LITE: bool = true;
+    const LINGERS: bool = false;
     type Event = TopicMessage;
 }
 

@@ -220,7 +220,7 @@ fn as_usize(length: u32) -> usize {
 
 /// Puts a frame together at the end of `out`.
 ///
-/// The names and texts of headers are our own and short: what does not fit is cut off.
+/// The names and texts of headers are our own, and short: their lengths fit.
 pub(crate) fn encode(out: &mut Vec<u8>, headers: &[(&str, HeaderOut<'_>)], payload: &[u8]) {
     let start = out.len();
     let headers_size: usize = headers.iter().map(header_size).sum();
@@ -284,3 +284,6 @@ fn put_checksum(out: &mut Vec<u8>, start: usize) {
     let checksum = crc32fast::hash(&out[start..]);
     out.extend_from_slice(&checksum.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests;

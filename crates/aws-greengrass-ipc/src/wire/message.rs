@@ -154,6 +154,17 @@ impl Outgoing<'_> {
     }
 }
 
+/// Any message, for tests: its type, flags and stream, its model and its payload.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn frame_for_tests(common: [i32; 3], model: Option<&str>, payload: &[u8]) -> Vec<u8> {
+    let [kind, flags, stream] = self::common(common[0], common[1], common[2]);
+    let mut headers = vec![kind, flags, stream];
+    headers.extend(model.map(|model| ("service-model-type", HeaderOut::String(model))));
+    let mut out = Vec::new();
+    frame::encode(&mut out, &headers, payload);
+    out
+}
+
 type Header<'a> = (&'a str, HeaderOut<'a>);
 
 const JSON_CONTENT: Header<'static> = (":content-type", HeaderOut::String(JSON));
@@ -171,4 +182,52 @@ fn common(kind: i32, flags: i32, stream: StreamId) -> [Header<'static>; 3] {
         (":message-flags", HeaderOut::Int32(flags)),
         (":stream-id", HeaderOut::Int32(stream)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Decoder;
+
+    fn read(headers: &[Header<'_>]) -> Result<(Kind, bool, StreamId), MessageError> {
+        let mut bytes = Vec::new();
+        frame::encode(&mut bytes, headers, b"{}");
+        let mut decoder = Decoder::new(1000);
+        decoder.push(&bytes);
+        let frame = decoder.frame().expect("a frame").expect("is complete");
+        Message::read(frame).map(|message| (message.kind, message.is_last, message.stream))
+    }
+
+    #[test]
+    fn each_type_stands_on_streams_or_on_the_connection_and_no_other_is_known() {
+        for (number, stream) in [(0, 1), (1, 1), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0), (7, 0)] {
+            assert!(read(&common(number, 0, stream)).is_ok());
+            let wrong = 1 - stream;
+            let error = MessageError::Stream { kind: number, stream: wrong };
+            assert_eq!(read(&common(number, 0, wrong)), Err(error));
+        }
+        assert!(read(&common(0, 0, -1)).is_err());
+        assert_eq!(read(&common(8, 0, 0)), Err(MessageError::Type(8)));
+    }
+
+    #[test]
+    fn flags_say_what_is_accepted_and_what_ends() {
+        let accepted = |flags| read(&common(5, flags, 0)).expect("a message").0;
+        assert_eq!(accepted(1), Kind::ConnectAck { is_accepted: true });
+        assert_eq!(accepted(0), Kind::ConnectAck { is_accepted: false });
+        assert_eq!(read(&common(0, TERMINATE, 7)), Ok((Kind::Application, true, 7)));
+        assert_eq!(read(&common(0, 0, 7)), Ok((Kind::Application, false, 7)));
+    }
+
+    #[test]
+    fn the_common_headers_come_in_any_order_among_others_but_must_all_be_there() {
+        let [kind, flags, stream] = common(0, 0, 3);
+        let other = ("x-new", HeaderOut::String("?"));
+        assert_eq!(read(&[stream, other, flags, kind]), Ok((Kind::Application, false, 3)));
+        let missing = Err(MessageError::Header(":stream-id"));
+        assert_eq!(read(&[kind, flags]), missing);
+        assert_eq!(read(&[kind, flags, (":stream-id", HeaderOut::String("3"))]), missing);
+        assert_eq!(read(&[kind, stream]), Err(MessageError::Header(":message-flags")));
+        assert_eq!(read(&[flags, stream]), Err(MessageError::Header(":message-type")));
+    }
 }

@@ -8,3 +8,6 @@ mod message;
 pub(crate) use frame::Decoder;
 pub use frame::FrameError;
 pub(crate) use message::{Kind, Message, MessageError, Outgoing, StreamId};
+
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use message::frame_for_tests;
