@@ -1,0 +1,4 @@
+//! What the stand-in promises: to be no kinder than the real nuclei.
+
+mod both;
+mod client;
