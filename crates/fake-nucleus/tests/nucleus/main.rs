@@ -2,3 +2,4 @@
 
 mod both;
 mod client;
+mod official;
