@@ -27,7 +27,7 @@ pub(crate) fn is_filter(topic: &str) -> bool {
 
 /// A topic that `filter` takes.
 pub(crate) fn example(filter: &str) -> String {
-    filter.replace('+', "any").replace('#', "any")
+    filter.replace(['+', '#'], "any")
 }
 
 #[cfg(test)]

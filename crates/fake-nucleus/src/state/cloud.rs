@@ -112,10 +112,10 @@ impl State {
 
     /// The driver has connected to the broker, or lost it.
     pub fn broker_is(&mut self, is_reachable: bool, session_present: bool) {
-        if is_reachable {
-            self.go_online(session_present);
-        } else {
+        if !is_reachable {
             self.lose_link();
+        } else if self.cloud.is_wanted && self.cloud.is_running {
+            self.go_online(session_present);
         }
     }
 
@@ -140,12 +140,12 @@ impl State {
     }
 
     /// Sends a command; on a frozen link it vanishes.
-    pub(super) fn to_cloud(&mut self, command: Command) {
+    pub(super) fn send_up(&mut self, command: Command) {
         if self.cloud.is_frozen {
             return;
         }
         match (self.hub(), &self.cloud.broker) {
-            (Some(hub), _) => self.to_hub(&hub, command),
+            (Some(hub), _) => self.tell_hub(&hub, command),
             // A full queue is a link that loses things.
             (None, Some(broker)) => drop(broker.try_send(command)),
             (None, None) => {}
@@ -210,7 +210,7 @@ impl State {
         }
     }
 
-    fn to_hub(&mut self, hub: &Hub, command: Command) {
+    fn tell_hub(&mut self, hub: &Hub, command: Command) {
         let me = self.settings.thing_name.clone();
         let timing = self.settings.timing;
         let (id, delay) = match command {

@@ -179,7 +179,7 @@ impl State {
         while self.cloud.is_online {
             let id = self.cloud.id();
             let Some(message) = self.iot_core.spool.next(id) else { return };
-            self.to_cloud(Command::Publish { id, message });
+            self.send_up(Command::Publish { id, message });
         }
     }
 
@@ -205,7 +205,7 @@ impl State {
     fn ask_for(&mut self, key: StreamKey, filter: String, qos: Qos) {
         let id = self.cloud.id();
         self.iot_core.asked.insert(id, Asked::Subscribe { key, filter: filter.clone() });
-        self.to_cloud(Command::Subscribe { id, filter, qos });
+        self.send_up(Command::Subscribe { id, filter, qos });
     }
 
     /// Gives up what no subscription needs any more. Without a link that fails, and it stays.
@@ -219,7 +219,7 @@ impl State {
         for filter in dead {
             let id = self.cloud.id();
             self.iot_core.asked.insert(id, Asked::Unsubscribe { filter: filter.clone() });
-            self.to_cloud(Command::Unsubscribe { id, filter });
+            self.send_up(Command::Unsubscribe { id, filter });
         }
     }
 
@@ -228,7 +228,7 @@ impl State {
         let Some(subscription) = of_stream.find(|s| s.key == key) else {
             // The component gave up meanwhile.
             let id = self.cloud.id();
-            return self.to_cloud(Command::Unsubscribe { id, filter });
+            return self.send_up(Command::Unsubscribe { id, filter });
         };
         if !is_granted {
             return self.fail(key, &not_subscribed(&filter, "NOT_AUTHORIZED"));
@@ -253,7 +253,7 @@ impl State {
         if message.qos == Qos::AtLeastOnce {
             self.iot_core.unacknowledged.insert(id, size);
         }
-        self.to_cloud(Command::Publish { id, message });
+        self.send_up(Command::Publish { id, message });
         Ok(())
     }
 
@@ -267,7 +267,7 @@ impl State {
         self.iot_core.subscriptions.push(subscription);
         // Whether the cloud grants it nobody looks.
         let id = self.cloud.id();
-        self.to_cloud(Command::Subscribe { id, filter, qos });
+        self.send_up(Command::Subscribe { id, filter, qos });
         self.answer_subscribe(key);
         Ok(Reply::Later)
     }
@@ -276,7 +276,7 @@ impl State {
         let is_needed = self.iot_core.subscriptions.iter().any(|s| s.filter == filter);
         if self.cloud.is_online && !is_needed {
             let id = self.cloud.id();
-            self.to_cloud(Command::Unsubscribe { id, filter });
+            self.send_up(Command::Unsubscribe { id, filter });
         }
     }
 
@@ -390,7 +390,7 @@ impl State {
     fn ask_again(&mut self, filters: BTreeSet<String>) {
         for filter in filters {
             let id = self.cloud.id();
-            self.to_cloud(Command::Subscribe { id, filter, qos: Qos::AtLeastOnce });
+            self.send_up(Command::Subscribe { id, filter, qos: Qos::AtLeastOnce });
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io::{Read, Write},
     os::unix::net::UnixStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aws_smithy_eventstream::frame::{read_message_from, write_message_to};
@@ -237,5 +237,14 @@ impl Refused {
     /// The message, as that nucleus writes it.
     pub fn message(&self) -> &str {
         self.body["_message"].as_str().unwrap_or_default()
+    }
+}
+
+/// Waits until something is so.
+pub fn eventually(mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < end, "it never was so");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
