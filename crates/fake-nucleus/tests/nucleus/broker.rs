@@ -1,0 +1,225 @@
+//! A real broker in the place of IoT Core.
+
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use fake_nucleus::{FakeNucleus, Mode, Settings, Timing, Upstream};
+use rumqttc::{Client as Mqtt, Event, MqttOptions, Packet, PublishOptions, QoS, SessionMode};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::client::{Client, DEADLINE, eventually};
+
+const MODES: [Mode; 2] = [Mode::Java, Mode::Lite];
+
+/// A Mosquitto that keeps its sessions over a restart.
+struct Broker {
+    folder: TempDir,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl Broker {
+    fn start() -> Self {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = free.local_addr().unwrap().port();
+        let mut broker = Self { folder: tempfile::tempdir().unwrap(), port, process: None };
+        let folder = broker.folder.path().display();
+        let lines = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n\
+             persistence_location {folder}/\nuser root\n"
+        );
+        std::fs::write(broker.configuration(), lines).unwrap();
+        drop(free);
+        broker.run();
+        broker
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.folder.path().join("mosquitto.conf")
+    }
+
+    fn run(&mut self) {
+        let mut command = Command::new("mosquitto");
+        command.arg("-c").arg(self.configuration());
+        let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap());
+        command.env("PATH", path).stdout(Stdio::null()).stderr(Stdio::null());
+        self.process = Some(command.spawn().expect("mosquitto is installed: see the Makefile"));
+        eventually(|| TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok());
+    }
+
+    /// Stopped in good order, so that it saves what it has.
+    fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let id = process.id().to_string();
+            Command::new("kill").args(["-TERM", &id]).status().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    fn upstream(&self) -> Upstream {
+        let (host, client_id) = ("127.0.0.1".to_owned(), "core".to_owned());
+        Upstream::Mqtt { host, port: self.port, client_id, tls: None }
+    }
+
+    fn nucleus(&self, mode: Mode) -> FakeNucleus {
+        let reconnect = Duration::from_millis(20);
+        let timing = Timing { reconnect, unsubscribe: Duration::ZERO, ..Timing::default() };
+        FakeNucleus::start(Settings { upstream: self.upstream(), timing, ..Settings::new(mode) })
+    }
+
+    /// The cloud's side: publishes, and reports the payloads on a topic.
+    fn cloud(&self, filter: &'static str) -> (Mqtt, mpsc::Receiver<String>) {
+        let mut options = MqttOptions::new("cloud", ("127.0.0.1", self.port));
+        options.set_session_mode(SessionMode::Clean);
+        let (client, mut connection) = Mqtt::builder(options).capacity(100).build();
+        let (report, payloads) = mpsc::channel();
+        let (ready, is_ready) = mpsc::channel();
+        client.subscribe(filter, QoS::AtLeastOnce).unwrap();
+        std::thread::spawn(move || {
+            for event in connection.iter() {
+                match event {
+                    Ok(Event::Incoming(Packet::SubAck(_))) => drop(ready.send(())),
+                    Ok(Event::Incoming(Packet::Publish(publish))) => {
+                        let payload = String::from_utf8(publish.payload.to_vec()).unwrap();
+                        let _ = report.send(payload);
+                    }
+                    Ok(_) => {}
+                    Err(_) => return,
+                }
+            }
+        });
+        is_ready.recv_timeout(DEADLINE).expect("a subscription");
+        (client, payloads)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn publish(cloud: &Mqtt, topic: &str, payload: &str) {
+    cloud.publish(topic, payload.to_owned(), PublishOptions::new(QoS::AtLeastOnce)).unwrap();
+}
+
+/// Publishes as soon as there is a link.
+fn publish_soon(client: &mut Client, topic: &str, payload: &str) {
+    eventually(|| client.publish(topic, payload, "0").is_ok());
+}
+
+/// Subscribes as soon as there is a link.
+fn subscribe_soon(client: &mut Client, filter: &str) -> i32 {
+    let request = json!({"topicName": filter, "qos": "1"});
+    let mut stream = 0;
+    eventually(|| {
+        stream = client.ask("SubscribeToIoTCore", &request);
+        client.next_on(stream).answer().is_ok()
+    });
+    stream
+}
+
+#[test]
+fn messages_go_through_the_broker_both_ways() {
+    for mode in MODES {
+        let broker = Broker::start();
+        let nucleus = broker.nucleus(mode);
+        let (cloud, payloads) = broker.cloud("up");
+        let mut client = Client::connect(&nucleus);
+        let stream = subscribe_soon(&mut client, "down/+");
+        publish(&cloud, "down/1", "from above");
+        assert_eq!(client.message(stream), "from above");
+        client.publish("up", "from below", "1").expect("a yes");
+        assert_eq!(payloads.recv_timeout(DEADLINE).unwrap(), "from below");
+        client.terminate(stream);
+        let stream = subscribe_soon(&mut client, "loop");
+        client.publish("loop", "round", "1").expect("a yes");
+        assert_eq!(client.message(stream), "round");
+    }
+}
+
+#[test]
+fn without_the_broker_the_core_is_offline() {
+    for mode in MODES {
+        let mut broker = Broker::start();
+        let nucleus = broker.nucleus(mode);
+        let mut client = Client::connect(&nucleus);
+        let stream = subscribe_soon(&mut client, "t");
+        broker.stop();
+        eventually(|| client.publish("t", "x", "0").is_err());
+        assert_eq!(client.publish("t", "later", "1").is_ok(), mode == Mode::Java);
+        broker.run();
+        match mode {
+            Mode::Java => assert_eq!(client.message(stream), "later"),
+            Mode::Lite => {
+                publish_soon(&mut client, "t", "again");
+                assert_eq!(client.message(stream), "again");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_link_can_be_taken_away_from_a_broker_that_is_there() {
+    for mode in MODES {
+        let broker = Broker::start();
+        let nucleus = broker.nucleus(mode);
+        let (cloud, payloads) = broker.cloud("up");
+        let mut client = Client::connect(&nucleus);
+        let stream = subscribe_soon(&mut client, "down");
+        nucleus.set_online(false);
+        assert!(client.publish("up", "x", "0").is_err());
+        publish(&cloud, "down", "meanwhile");
+        publish(&cloud, "up", "it has it");
+        assert_eq!(payloads.recv_timeout(DEADLINE).unwrap(), "it has it");
+        nucleus.set_online(true);
+        publish_soon(&mut client, "up", "back");
+        assert_eq!(payloads.recv_timeout(DEADLINE).unwrap(), "back");
+        publish(&cloud, "down", "afterwards");
+        // The classic nucleus keeps its session, lite does not.
+        let first = if mode == Mode::Java { "meanwhile" } else { "afterwards" };
+        assert_eq!(client.message(stream), first);
+    }
+}
+
+#[test]
+fn a_link_that_is_dead_takes_messages_and_what_became_of_them_differs() {
+    for mode in MODES {
+        let broker = Broker::start();
+        let nucleus = broker.nucleus(mode);
+        let (_cloud, payloads) = broker.cloud("up");
+        let mut client = Client::connect(&nucleus);
+        publish_soon(&mut client, "up", "alive");
+        assert_eq!(payloads.recv_timeout(DEADLINE).unwrap(), "alive");
+        nucleus.freeze_link(true);
+        client.publish("up", "frozen", "1").expect("a yes");
+        nucleus.freeze_link(false);
+        publish_soon(&mut client, "up", "thawed");
+        let first = if mode == Mode::Java { "frozen" } else { "thawed" };
+        assert_eq!(payloads.recv_timeout(DEADLINE).unwrap(), first);
+    }
+}
+
+#[test]
+fn a_new_process_has_no_past_at_the_broker() {
+    let broker = Broker::start();
+    let mut nucleus = broker.nucleus(Mode::Java);
+    let (cloud, payloads) = broker.cloud("up");
+    let mut client = Client::connect(&nucleus);
+    subscribe_soon(&mut client, "down");
+    nucleus.stop();
+    publish(&cloud, "down", "lost");
+    publish(&cloud, "up", "it has it");
+    assert_eq!(payloads.recv_timeout(DEADLINE).unwrap(), "it has it");
+    nucleus.restart(fake_nucleus::Token::Same);
+    let mut client = Client::connect(&nucleus);
+    let stream = subscribe_soon(&mut client, "down");
+    publish(&cloud, "down", "kept");
+    assert_eq!(client.message(stream), "kept");
+}
