@@ -8,8 +8,8 @@
 //! - A link that goes deaf is told so by the core ([`LinkCommand::Reconnect`]). Lite's cure is to
 //!   subscribe anew and close the old streams after that. The classic nucleus needs the opposite:
 //!   while another subscription covers a filter it sends no SUBSCRIBE, and one sent before the
-//!   UNSUBACK of the last is lost; so the streams are closed, and opened after a rest. The same
-//!   rest follows each lost connection.
+//!   UNSUBACK of the last is lost; so the streams are closed, and opened after a rest. (After a lost
+//!   connection the client rests by itself.)
 //! - It never ends by itself, whatever the nucleus does.
 //!
 //! Messages need no acknowledgement here, so what finds no room is shed and counted.
@@ -43,7 +43,7 @@ const COMMANDS: usize = 256;
 /// Publishes that may wait for their turn; one more is answered as offline.
 const WAITING: usize = 1024;
 
-/// The classic nucleus is not subscribed to anew sooner after a stream was closed.
+/// The classic nucleus is not subscribed to anew sooner after our streams were closed.
 const REST: Duration = Duration::from_secs(10);
 
 /// How often a publish is tried that a nucleus has no room for, and the first pause between.
@@ -94,8 +94,6 @@ struct Driver<'a> {
     connected: Option<(u64, Nucleus)>,
     /// Connections of the link that were up so far.
     connections: u64,
-    /// When streams were last closed, by us or with a connection.
-    closed: Option<Instant>,
     /// Why the link was last reported down.
     down: Option<String>,
     waiting: VecDeque<Attempt>,
@@ -106,7 +104,7 @@ struct Driver<'a> {
 
 /// What the link waits for.
 enum Stage {
-    /// For a connection to the nucleus.
+    /// For the first connection to the nucleus.
     Away,
     /// Until streams may be opened again.
     Rests { until: Instant },
@@ -147,7 +145,6 @@ impl<'a> Driver<'a> {
             stage: Stage::Away,
             connected: None,
             connections: 0,
-            closed: None,
             down: None,
             waiting: VecDeque::new(),
             window: Window::new(Nucleus::Lite),
@@ -187,40 +184,30 @@ impl<'a> Driver<'a> {
         let state = self.state.borrow_and_update().clone();
         match state {
             State::Connecting { why, .. } => {
-                self.leave();
-                if let Some(why) = why {
-                    self.report_down(escape(&format!("the nucleus: {why}")));
-                }
+                self.connected = None;
+                let why = why.map_or_else(|| "not connected yet".to_owned(), |why| why.to_string());
+                self.lose(escape(&format!("the nucleus: {why}")));
             }
             State::Connected { generation, nucleus } => {
-                let now = Some((generation, nucleus));
-                if self.connected != now {
-                    self.leave();
-                    self.connected = now;
+                let connected = Some((generation, nucleus));
+                if self.connected != connected {
+                    self.connected = connected;
                     self.window = Window::new(nucleus);
-                    self.subscribe_when_rested(nucleus);
+                }
+                if matches!(self.stage, Stage::Away) {
+                    self.stage = Stage::Subscribes { fresh: self.subscribe(), old: None };
                 }
             }
         }
     }
 
-    /// The connection is over, and every stream with it.
-    fn leave(&mut self) {
-        if self.connected.take().is_none() {
-            return;
-        }
-        if !matches!(self.stage, Stage::Away | Stage::Rests { .. }) {
-            self.closed = Some(Instant::now());
-        }
-        self.go_down(Stage::Away, "the connection to the nucleus is over");
-    }
-
-    fn subscribe_when_rested(&mut self, nucleus: Nucleus) {
-        let until = self.closed.filter(|_| nucleus == Nucleus::Classic).map(|closed| closed + REST);
-        self.stage = match until.filter(|until| *until > Instant::now()) {
-            Some(until) => Stage::Rests { until },
-            None => Stage::Subscribes { fresh: self.subscribe(), old: None },
+    /// The link is not up any more. The client subscribes again by itself.
+    fn lose(&mut self, why: String) {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Away) {
+            Stage::Serves { streams } => Stage::Subscribes { fresh: streams, old: None },
+            other => other,
         };
+        self.go_down(why);
     }
 
     fn subscribe(&self) -> Streams<IoTCoreMessage> {
@@ -237,25 +224,20 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// The core hears nothing.
+    /// The core hears nothing. A link that is not up will be by itself.
     fn subscribe_anew(&mut self) {
-        const WHY: &str = "it takes messages and delivers none: subscribing anew";
         let Some((_, nucleus)) = self.connected else { return };
-        let Stage::Serves { streams } = std::mem::replace(&mut self.stage, Stage::Away) else {
-            return self.subscribe_when_rested(nucleus);
-        };
-        match nucleus {
-            Nucleus::Lite => {
-                let fresh = self.subscribe();
-                self.go_down(Stage::Subscribes { fresh, old: Some(streams) }, WHY);
+        self.stage = match (std::mem::replace(&mut self.stage, Stage::Away), nucleus) {
+            (Stage::Serves { streams }, Nucleus::Lite) => {
+                Stage::Subscribes { fresh: self.subscribe(), old: Some(streams) }
             }
-            Nucleus::Classic => {
+            (Stage::Serves { streams }, Nucleus::Classic) => {
                 drop(streams);
-                let now = Instant::now();
-                self.closed = Some(now);
-                self.go_down(Stage::Rests { until: now + REST }, WHY);
+                Stage::Rests { until: Instant::now() + REST }
             }
-        }
+            (other, _) => return self.stage = other,
+        };
+        self.go_down("it takes messages and delivers none: subscribing anew".to_owned());
     }
 
     fn on_publish(&mut self, publish: Publish) {
@@ -351,26 +333,25 @@ impl<'a> Driver<'a> {
 
     /// A subscription was granted, refused or ended.
     fn on_standing(&mut self) {
-        match std::mem::replace(&mut self.stage, Stage::Away) {
-            Stage::Subscribes { fresh, old } => match fresh.verdict() {
-                Verdict::Granted => self.serve(fresh),
-                Verdict::Waiting => self.stage = Stage::Subscribes { fresh, old },
-                Verdict::Refused { why } => {
-                    self.report_down(why);
-                    self.stage = Stage::Subscribes { fresh, old };
-                }
-            },
-            Stage::Serves { streams } => match streams.verdict() {
-                Verdict::Granted => self.stage = Stage::Serves { streams },
-                Verdict::Waiting => self.lose("the nucleus has ended a subscription", streams),
-                Verdict::Refused { why } => self.lose(&why, streams),
-            },
-            other => self.stage = other,
+        let verdict = match &self.stage {
+            Stage::Serves { streams } | Stage::Subscribes { fresh: streams, .. } => {
+                streams.verdict()
+            }
+            Stage::Away | Stage::Rests { .. } => return,
+        };
+        match (std::mem::replace(&mut self.stage, Stage::Away), verdict) {
+            (Stage::Subscribes { fresh, .. }, Verdict::Granted) => self.serve(fresh),
+            (other, Verdict::Granted) => self.stage = other,
+            (serves @ Stage::Serves { .. }, Verdict::Waiting) => {
+                self.stage = serves;
+                self.lose("the nucleus has ended a subscription".to_owned());
+            }
+            (other, Verdict::Waiting) => self.stage = other,
+            (other, Verdict::Refused { why }) => {
+                self.stage = other;
+                self.lose(why);
+            }
         }
-    }
-
-    fn lose(&mut self, why: &str, streams: Streams<IoTCoreMessage>) {
-        self.go_down(Stage::Subscribes { fresh: streams, old: None }, why);
     }
 
     fn serve(&mut self, mut streams: Streams<IoTCoreMessage>) {
@@ -385,18 +366,13 @@ impl<'a> Driver<'a> {
         self.outlet.report(LinkEvent::Up { connection, session_present: false });
     }
 
-    /// Nothing more is sent; what was under way may still be answered.
-    fn go_down(&mut self, stage: Stage, why: &str) {
-        self.stage = stage;
+    /// Nothing more is sent; what was under way may still be answered. The same reason twice in a
+    /// row is reported once.
+    fn go_down(&mut self, why: String) {
         let unsent = self.waiting.drain(..).chain(self.retries.drain(..).map(|(_, unsent)| unsent));
         for attempt in unsent.collect::<Vec<_>>() {
             self.answer(attempt.publish.mid, Err(SendError::Offline));
         }
-        self.report_down(why.to_owned());
-    }
-
-    /// The same reason twice in a row is reported once.
-    fn report_down(&mut self, why: String) {
         if self.down.as_ref() != Some(&why) {
             self.down = Some(why.clone());
             self.outlet.report(LinkEvent::Down { why });

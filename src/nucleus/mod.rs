@@ -25,6 +25,7 @@ pub use prewarm::{Prewarm, Told};
 use crate::{
     config::{Config, ConfigError},
     schedule::Backoff,
+    status,
     wire::escape,
 };
 
@@ -128,5 +129,14 @@ async fn rejections(state: &mut watch::Receiver<State>, least: u32) {
     };
     if state.wait_for(enough).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+impl From<Nucleus> for status::Nucleus {
+    fn from(nucleus: Nucleus) -> Self {
+        match nucleus {
+            Nucleus::Classic => Self::Classic,
+            Nucleus::Lite => Self::Lite,
+        }
     }
 }

@@ -297,12 +297,12 @@ impl Gateway {
                 if let Some(beside) = &mut self.nucleus {
                     beside.prewarm.on_nucleus(nucleus);
                 }
-                self.report.nucleus(nucleus);
+                self.report.nucleus(nucleus.into());
             }
             News::Settings(config) => self.on_settings(*config),
             News::Refused(error) => {
                 tracing::error!(%error, "the new settings change nothing");
-                self.report.refused(error.to_string());
+                self.report.refused(&error);
             }
             News::Rejected => return Err(nucleus::Rejected.into()),
         }
@@ -316,7 +316,7 @@ impl Gateway {
             tracing::warn!(settings = needs_restart.join(", "), "wait for a restart");
         }
         (self.set_level)(config.log.level);
-        self.report.configured(&needs_restart);
+        self.report.configured(needs_restart);
         self.config = config;
         let Core::Works(working) = &mut self.core else { return };
         let settings = self.config.relay.clone();

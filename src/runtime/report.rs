@@ -220,7 +220,6 @@ impl Report {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the links through the nucleus will call it"))]
 impl Report {
     /// The gateway runs under this nucleus.
     pub(super) fn nucleus(&mut self, nucleus: Nucleus) {

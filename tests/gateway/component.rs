@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use certrelay::{reason::Reason, status::StatusSnapshot};
+use certrelay::{reason::Reason, status::{Nucleus, StatusSnapshot}};
 use fake_nucleus::{ClientDevices, UpdateAnswer, Verdict};
 use serde_json::{Value, json};
 
@@ -92,7 +92,11 @@ async fn the_status_says_which_nucleus_it_is(via: Via) {
     let nucleus = if via == Via::Classic { "classic" } else { "lite" };
     site.gateway
         .until("the nucleus is known", |shown| {
-            shown.summary.nucleus.map(|nucleus| nucleus.as_str()) == Some(nucleus)
+            let expected = match via {
+                Via::Classic => Nucleus::Classic,
+                _ => Nucleus::Lite,
+            };
+            shown.summary.nucleus == Some(expected)
         })
         .await;
     let status = site.gateway.status();

@@ -70,7 +70,7 @@ fn schedule(seed: u64) -> World {
             Some(ask) if rng.bool() => ask + rng.u64(..2 * HOUR),
             _ => rng.u64(..days * DAY),
         };
-        let (off, on, lasts) = match rng.u8(..12) {
+        let (off, on, lasts) = match rng.u8(..13) {
             0 | 1 => (Act::CloudDown(gateway), Act::CloudUp(gateway), rng.u64(..5 * DAY)),
             2 => (Act::FloorDown(gateway), Act::FloorUp(gateway), rng.u64(..DAY)),
             3 => (Act::FloorForgets(gateway), Act::FloorUp(gateway), 0),
