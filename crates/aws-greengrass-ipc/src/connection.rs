@@ -215,13 +215,13 @@ impl Shared {
 impl Pump {
     /// Reads and writes until the connection ends, and says why. Everyone who waits is told, also
     /// when this is dropped.
-    pub async fn run(self, write: Duration) -> ConnectError {
+    pub async fn run(self, limit: Duration) -> ConnectError {
         let Self { accepted: Accepted { stream, decoder }, shared, requests } = self;
-        let _end = CloseOnDrop(&shared);
+        let (_end, shared) = (CloseOnDrop(&shared), &shared);
         let (input, output) = stream.into_split();
         tokio::select! {
-            why = read(input, decoder, &shared) => why,
-            why = Writer { output, limit: write, shared: &shared, out: Vec::new() }.run(requests) => why,
+            why = Reader { input, decoder, limit, shared }.run() => why,
+            why = Writer { output, limit, shared, out: Vec::new() }.run(requests) => why,
         }
     }
 }
@@ -234,20 +234,38 @@ impl Drop for CloseOnDrop<'_> {
     }
 }
 
-async fn read(mut input: OwnedReadHalf, mut decoder: Decoder, shared: &Shared) -> ConnectError {
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        if let Err(why) = shared.change(|demux| receive(&mut decoder, demux)) {
-            return why;
+struct Reader<'a> {
+    input: OwnedReadHalf,
+    decoder: Decoder,
+    /// For the rest of a frame that has begun.
+    limit: Duration,
+    shared: &'a Shared,
+}
+
+impl Reader<'_> {
+    async fn run(mut self) -> ConnectError {
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            if let Err(why) = self.step(&mut chunk).await {
+                return why;
+            }
         }
+    }
+
+    /// Hands over what there is, and reads what comes next.
+    async fn step(&mut self, chunk: &mut [u8]) -> Result<(), ConnectError> {
+        let Self { input, decoder, limit, shared } = self;
+        shared.change(|demux| receive(decoder, demux))?;
         // Those who got something take it now: a burst must not fill their queues while they wait
         // for nothing but their turn.
         yield_now().await;
-        match input.read(&mut chunk).await.map_err(ConnectError::io(Step::Read)) {
-            Ok(0) => return ConnectError::Closed,
-            Ok(length) => decoder.push(&chunk[..length]),
-            Err(why) => return why,
-        }
+        let read = async { input.read(chunk).await.map_err(ConnectError::io(Step::Read)) };
+        let length = match decoder.is_in_frame() {
+            true => within(*limit, Step::Read, read).await?,
+            false => read.await?,
+        };
+        decoder.push(&chunk[..length]);
+        if length == 0 { Err(ConnectError::Closed) } else { Ok(()) }
     }
 }
 

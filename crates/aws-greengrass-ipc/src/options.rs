@@ -93,7 +93,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the nucleus to accept the token, and again to say which nucleus it is.
     pub handshake: Duration,
-    /// For the nucleus to take what is written. After that the connection is given up.
+    /// For the nucleus to take what is written, and to go on with a frame that it has begun. After
+    /// that the connection is given up.
     pub write: Duration,
     /// For the answer to a call, with the time that it waits to be written.
     pub response: Duration,

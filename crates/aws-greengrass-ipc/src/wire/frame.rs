@@ -160,6 +160,11 @@ impl Decoder {
         open(&self.buffer[range]).map(Some)
     }
 
+    /// Whether a frame has begun and is not complete.
+    pub fn is_in_frame(&self) -> bool {
+        self.done < self.buffer.len()
+    }
+
     /// How much memory is held.
     #[cfg(any(test, feature = "fuzz"))]
     pub fn held(&self) -> usize {

@@ -205,6 +205,27 @@ async fn a_nucleus_that_stops_reading_is_given_up_and_calls_know_what_was_writte
 }
 
 #[tokio::test]
+async fn a_frame_that_is_never_finished_is_the_end_of_the_connection() {
+    let peer = Peer::new();
+    let mut options = peer.options();
+    options.timeouts.write = Duration::from_millis(100);
+    let client = Client::spawn(options);
+    let mut conn = peer.greet(Nucleus::Lite).await;
+    until_connected(&client, 1).await;
+    let half = &frame([0, 0, 2], &[JSON], "{}")[..30];
+    conn.send(half).await;
+    assert_eq!(why(client.state()).await, ConnectError::TimedOut(Step::Read));
+    // Without one, silence is no fault.
+    let conn = peer.greet(Nucleus::Lite).await;
+    until_connected(&client, 2).await;
+    let mut states = client.state();
+    states.mark_unchanged();
+    let silence = tokio::time::timeout(Duration::from_millis(300), states.changed()).await;
+    assert!(silence.is_err());
+    drop(conn);
+}
+
+#[tokio::test]
 async fn a_length_that_is_too_large_is_refused_before_anything_is_read_on() {
     let (_peer, _client, mut conn) = Peer::client(Nucleus::Classic).await;
     conn.send(&forged(2 << 30, 0, &[])).await;
