@@ -172,14 +172,13 @@ fn messages_go_through_the_broker_both_ways() {
         let (cloud, payloads) = broker.cloud("up");
         let mut client = Client::connect(&nucleus);
         let stream = subscribe_soon(&mut client, "down/+");
+        // Lite says yes before the broker does: what follows on the same connection comes later.
+        client.publish("down/0", "round", "1").expect("a yes");
+        assert_eq!(client.message(stream), "round");
         publish(&cloud, "down/1", "from above");
         assert_eq!(client.message(stream), "from above");
         client.publish("up", "from below", "1").expect("a yes");
         assert_eq!(payloads.recv_timeout(DEADLINE).unwrap(), "from below");
-        client.terminate(stream);
-        let stream = subscribe_soon(&mut client, "loop");
-        client.publish("loop", "round", "1").expect("a yes");
-        assert_eq!(client.message(stream), "round");
     }
 }
 
