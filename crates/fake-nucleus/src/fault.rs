@@ -22,7 +22,8 @@ pub enum Fault {
     BadPreludeChecksum,
     /// A frame with a bad checksum at its end.
     BadChecksum,
-    /// A good prelude that announces this many bytes, and that many zeros after it.
+    /// A good prelude that announces this many bytes, and that many zeros after it: over the cap of
+    /// 10,000 bytes on lite and 24 MiB on the classic nucleus, or 2 GiB.
     Announce(u32),
     /// A good prelude whose headers are longer than its frame.
     HeadersOverFrame,
@@ -45,13 +46,14 @@ pub enum Fault {
     EndStreams,
     /// Nothing is read for a while.
     StopReading(Duration),
-    /// The next requests of an operation (without its namespace) are answered otherwise.
+    /// The next requests of an operation are answered otherwise.
     Answer {
-        /// Which operation.
+        /// Which operation, without its namespace; or `CONNECT`, which takes
+        /// [`WrongAnswer::Nothing`] and [`WrongAnswer::Close`] alone.
         operation: &'static str,
         /// How.
         with: WrongAnswer,
-        /// How many requests.
+        /// How many requests; `u32::MAX` is for good.
         times: u32,
     },
 }

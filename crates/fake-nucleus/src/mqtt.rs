@@ -53,13 +53,15 @@ type Acknowledged = Option<(u64, bool)>;
 pub(crate) async fn run(upstream: Upstream, nucleus: Shared) {
     let Some(broker) = Broker::new(upstream, &nucleus) else { return };
     let (mut commands, mut wanted) = nucleus.lock().attach();
-    let mut tls = None;
+    let (mut tls, mut read_in) = (None, None);
     let mut life = None;
     while wanted.wait_for(|wanted| wanted.is_wanted).await.is_ok() {
         let now = *wanted.borrow_and_update();
         let is_first = life != Some(now.life);
-        if is_first || broker.mode == Mode::Lite {
-            tls = broker.load();
+        // The classic nucleus reads the files once in a life, lite at every connect.
+        let is_read = read_in == Some(now.life) && !matches!(tls, Some(None));
+        if !is_read || broker.mode == Mode::Lite {
+            (tls, read_in) = (broker.load(), Some(now.life));
         }
         let transport = tls.clone().map(|tls| tls.map(Transport::tls_with_config));
         if let Some(transport) = transport.unwrap_or(Some(Transport::tcp())) {

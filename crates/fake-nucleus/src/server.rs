@@ -1,6 +1,6 @@
 //! The socket: who connects, what is read, what is written.
 
-use std::io;
+use std::{io, pin::pin};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter},
@@ -10,7 +10,7 @@ use tokio::{
     },
     sync::mpsc,
     task::JoinSet,
-    time::sleep_until,
+    time::{sleep_until, timeout},
 };
 
 use crate::{
@@ -40,7 +40,7 @@ async fn serve(socket: UnixStream, nucleus: Shared) {
     let (reader, writer) = socket.into_split();
     tokio::select! {
         () = read(reader, number, &nucleus) => {}
-        _ = write(writer, out) => {}
+        _ = write(writer, out, number, &nucleus) => {}
     }
     nucleus.lock().gone(number);
 }
@@ -92,23 +92,50 @@ async fn read_frame(
 }
 
 /// Writes until the connection is to be closed.
-async fn write(writer: OwnedWriteHalf, mut out: mpsc::Receiver<Out>) -> io::Result<()> {
+async fn write(
+    writer: OwnedWriteHalf,
+    mut out: mpsc::Receiver<Out>,
+    number: u64,
+    nucleus: &Shared,
+) -> io::Result<()> {
+    let patience = nucleus.lock().settings.timing.full_socket;
     let mut writer = BufWriter::new(writer);
     while let Some(next) = out.recv().await {
-        match next {
-            Out::Bytes(bytes) => writer.write_all(&bytes).await?,
-            Out::Pour(count) => pour(&mut writer, count).await?,
-            Out::Gag => {
-                writer.flush().await?;
-                return std::future::pending().await;
-            }
-            Out::Close => break,
-        }
-        if out.is_empty() {
+        if matches!(next, Out::Gag) {
             writer.flush().await?;
+            return std::future::pending().await;
+        }
+        let is_last = out.is_empty();
+        let mut writing = pin!(write_one(&mut writer, next, is_last));
+        let written = match timeout(patience, &mut writing).await {
+            Ok(written) => written,
+            Err(_) => {
+                nucleus.lock().has_stopped_reading(number);
+                writing.await
+            }
+        };
+        if !written? {
+            break;
         }
     }
     writer.flush().await
+}
+
+/// Says whether there may be more to write.
+async fn write_one(
+    writer: &mut BufWriter<OwnedWriteHalf>,
+    out: Out,
+    is_last: bool,
+) -> io::Result<bool> {
+    match out {
+        Out::Bytes(bytes) => writer.write_all(&bytes).await?,
+        Out::Pour(count) => pour(writer, count).await?,
+        Out::Gag | Out::Close => return Ok(false),
+    }
+    if is_last {
+        writer.flush().await?;
+    }
+    Ok(true)
 }
 
 async fn pour(writer: &mut BufWriter<OwnedWriteHalf>, mut count: u64) -> io::Result<()> {

@@ -144,6 +144,9 @@ pub struct Timing {
     pub update: Duration,
     /// The pause before the next connect to a broker.
     pub reconnect: Duration,
+    /// How long a client may leave its socket full before that is a violation. Lite serves nobody
+    /// else meanwhile, and cuts the frame off after 5 s; here it only goes on record.
+    pub full_socket: Duration,
 }
 
 impl Default for Timing {
@@ -155,6 +158,7 @@ impl Default for Timing {
             validation: Duration::from_secs(20),
             update: Duration::from_secs(60),
             reconnect: Duration::from_millis(200),
+            full_socket: Duration::from_secs(5),
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Failure, Out, State, StreamKey};
+use super::{Failure, Next, Out, State, StreamKey};
 use crate::{
     fault::{self, Fault, WrongAnswer},
     message::{APPLICATION_MESSAGE, Outgoing, TERMINATE_STREAM},
@@ -40,6 +40,14 @@ impl State {
             Some(WrongAnswer::Close) => self.put(key.connection, Out::Close),
         }
         true
+    }
+
+    /// What becomes of a CONNECT, if that is to go wrong.
+    pub(super) fn connect_fault(&mut self) -> Option<Next> {
+        fault::take(&mut self.armed, "CONNECT").map(|with| match with {
+            WrongAnswer::Nothing => Next::Read,
+            _ => Next::Close,
+        })
     }
 
     fn write_to_all(&mut self, fault: &Fault) {

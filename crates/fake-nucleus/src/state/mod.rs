@@ -254,8 +254,13 @@ impl State {
     fn put(&mut self, connection: u64, out: Out) {
         let Some(to) = self.connections.get(&connection) else { return };
         if let Err(mpsc::error::TrySendError::Full(_)) = to.outbox.try_send(out) {
-            self.violation(format!("connection {connection} has stopped reading"));
+            self.has_stopped_reading(connection);
         }
+    }
+
+    /// A client leaves its socket full.
+    pub fn has_stopped_reading(&mut self, connection: u64) {
+        self.violation(format!("connection {connection} has stopped reading"));
     }
 
     fn violation(&mut self, what: String) {

@@ -93,6 +93,9 @@ impl State {
     }
 
     fn on_java_connect(&mut self, connection: u64, frame: &Frame) -> Next {
+        if let Some(next) = self.connect_fault() {
+            return next;
+        }
         let said: Option<Value> = serde_json::from_slice(&frame.payload).ok();
         let token = said.as_ref().and_then(|said| said.get("authToken")?.as_str());
         let is_good = token == Some(&self.token) && frame.text(VERSION) == Some(PROTOCOL_VERSION);
@@ -168,6 +171,9 @@ impl State {
             frame.header(VERSION).is_none() || frame.text(VERSION) == Some(PROTOCOL_VERSION);
         if (kind, flags, stream) != (CONNECT, 0, 0) || !is_version {
             return self.on_bad_frame(connection, "no CONNECT");
+        }
+        if let Some(next) = self.connect_fault() {
+            return next;
         }
         let said: Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
         let text = |name: &str| said.get(name).and_then(Value::as_str);

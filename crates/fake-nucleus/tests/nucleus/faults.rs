@@ -1,15 +1,15 @@
 //! What goes wrong because a test wants it to.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read},
     time::{Duration, Instant},
 };
 
 use aws_smithy_eventstream::frame::read_message_from;
-use fake_nucleus::{FakeNucleus, Fault, Mode, Settings, WrongAnswer};
+use fake_nucleus::{FakeNucleus, Fault, Mode, Settings, Timing, WrongAnswer};
 use serde_json::json;
 
-use crate::client::{Client, DEADLINE, eventually};
+use crate::client::{Client, DEADLINE, eventually, variable};
 
 fn start() -> (FakeNucleus, Client) {
     let nucleus = FakeNucleus::start(Settings::new(Mode::Java));
@@ -50,7 +50,6 @@ fn a_connection_is_closed_between_frames_or_within_one() {
 #[test]
 fn half_a_frame_is_all_that_ever_comes() {
     let (nucleus, mut client) = start();
-    let stream = client.subscribe("t");
     nucleus.fault(Fault::HalfFrame);
     client.ask("UpdateState", &json!({"state": "RUNNING"}));
     eventually(|| nucleus.states() == ["RUNNING"]);
@@ -58,7 +57,7 @@ fn half_a_frame_is_all_that_ever_comes() {
     client.socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let mut rest = Vec::new();
     assert!(client.socket.read_to_end(&mut rest).is_err());
-    assert!(12 + rest.len() < total(&first), "{stream}");
+    assert!(12 + rest.len() < total(&first));
 }
 
 #[test]
@@ -181,18 +180,36 @@ fn a_flood_is_as_wide_and_as_high_as_was_asked_for() {
 
 #[test]
 fn a_client_that_stops_reading_is_noticed_and_holds_nobody_up() {
-    let (nucleus, mut client) = start();
+    let full_socket = Duration::from_millis(50);
+    let timing = Timing { full_socket, ..Timing::default() };
+    let nucleus = FakeNucleus::start(Settings { timing, ..Settings::new(Mode::Java) });
+    let mut client = Client::connect(&nucleus);
     client.subscribe("t");
+    let flood = nucleus.flood(1_000, 4_096);
     let mut other = Client::connect(&nucleus);
-    for _ in 0..40 {
-        // More than the socket and the queue take.
-        let done = nucleus.flood(2_000, 4);
-        assert!(
-            done.wait(Duration::from_millis(100)).is_some()
-                || !nucleus.violations().is_empty()
-                || true
-        );
+    eventually(|| {
         other.settle();
+        !nucleus.violations().is_empty()
+    });
+    assert_eq!(nucleus.violations(), ["connection 1 has stopped reading"]);
+    // What it did not read is not heaped up either.
+    assert!(flood.wait(Duration::ZERO).is_none());
+}
+
+#[test]
+fn a_connect_goes_unanswered_or_is_hung_up_on() {
+    for mode in [Mode::Java, Mode::Lite] {
+        let nucleus = FakeNucleus::start(Settings::new(mode));
+        let token = variable(&nucleus, "SVCUID");
+        let operation = "CONNECT";
+        nucleus.fault(Fault::Answer { operation, with: WrongAnswer::Close, times: 1 });
+        assert_eq!(Client::silent(&nucleus).shake_hands(&token), None);
+        nucleus.fault(Fault::Answer { operation, with: WrongAnswer::Nothing, times: 1 });
+        let mut client = Client::silent(&nucleus);
+        client.socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert_eq!(client.shake_hands(&token), None);
+        assert!(client.socket.set_nonblocking(true).is_ok());
+        assert_eq!(client.socket.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        Client::connect(&nucleus).settle();
     }
-    client.socket.flush().unwrap();
 }

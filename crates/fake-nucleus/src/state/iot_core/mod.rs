@@ -5,11 +5,15 @@
 //! last stream and the UNSUBACK is told yes, and hears nothing. Lite asks for every filter anew,
 //! and forgets all of them, in silence, when its MQTT daemon restarts.
 
+mod java;
+mod lite;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
+use self::java::{OFFLINE, not_subscribed};
 use super::{
     Answer, Failure, Reply, State, StreamKey,
     cloud::Command,
@@ -20,16 +24,6 @@ use crate::{Message, Mode, Qos, settings::is_allowed, topic};
 
 /// Lite: the largest MQTT packet that it takes.
 const LITE_PACKET: usize = 5_000;
-
-/// Lite: how many publishes at QoS 1 may be unacknowledged, and how many bytes of them.
-const LITE_UNACKNOWLEDGED: (usize, usize) = (10, 15_000);
-
-/// Lite: how many subscriptions there may be.
-const LITE_SUBSCRIPTIONS: usize = 100;
-
-/// Java: the largest payload, the longest topic, and how many slashes may be in it.
-const JAVA_PAYLOAD: usize = 128 << 10;
-const JAVA_TOPIC: (usize, usize) = (256, 7);
 
 #[derive(Debug, Default)]
 pub(super) struct IotCore {
@@ -158,136 +152,6 @@ impl State {
     }
 }
 
-/// The classic nucleus.
-impl State {
-    fn publish_java(&mut self, message: Message) -> Result<(), Failure> {
-        let topic = message.topic.clone();
-        let refuse =
-            |why: &str| Failure::service(format!("Publish to topic {topic} failed: {why}"));
-        if let Some(why) = fault_of(&message) {
-            return Err(refuse(&why));
-        }
-        if message.qos == Qos::AtMostOnce && !self.cloud.is_online {
-            return Err(refuse("Device is offline. Dropping QoS 0 message."));
-        }
-        self.iot_core.spool.add(message).map_err(refuse)?;
-        self.send_spool();
-        Ok(())
-    }
-
-    fn send_spool(&mut self) {
-        while self.cloud.is_online {
-            let id = self.cloud.id();
-            let Some(message) = self.iot_core.spool.next(id) else { return };
-            self.send_up(Command::Publish { id, message });
-        }
-    }
-
-    fn subscribe_java(&mut self, key: StreamKey, filter: String, qos: Qos) -> Answer {
-        let is_covered = self.iot_core.granted.iter().any(|g| topic::covers(g, &filter));
-        let stage = match () {
-            () if is_covered => Stage::Answered,
-            () if !self.cloud.was_online => Stage::Withheld,
-            () if !self.cloud.is_online => return Err(not_subscribed(&filter, OFFLINE)),
-            () => Stage::Asked,
-        };
-        let subscription = Subscription { key, filter: filter.clone(), qos, stage };
-        self.iot_core.subscriptions.push(subscription);
-        if stage == Stage::Answered {
-            return Ok(Reply::Open(json!({})));
-        }
-        if stage == Stage::Asked {
-            self.ask_for(key, filter, qos);
-        }
-        Ok(Reply::Later)
-    }
-
-    fn ask_for(&mut self, key: StreamKey, filter: String, qos: Qos) {
-        let id = self.cloud.id();
-        self.iot_core.asked.insert(id, Asked::Subscribe { key, filter: filter.clone() });
-        self.send_up(Command::Subscribe { id, filter, qos });
-    }
-
-    /// Gives up what no subscription needs any more. Without a link that fails, and it stays.
-    fn unsubscribe_java(&mut self) {
-        if !self.cloud.is_online {
-            return;
-        }
-        let IotCore { subscriptions, granted, .. } = &self.iot_core;
-        let needed = |g: &&String| subscriptions.iter().any(|s| topic::covers(g, &s.filter));
-        let dead: Vec<String> = granted.iter().filter(|g| !needed(g)).cloned().collect();
-        for filter in dead {
-            let id = self.cloud.id();
-            self.iot_core.asked.insert(id, Asked::Unsubscribe { filter: filter.clone() });
-            self.send_up(Command::Unsubscribe { id, filter });
-        }
-    }
-
-    fn on_suback(&mut self, key: StreamKey, filter: String, is_granted: bool) {
-        let mut of_stream = self.iot_core.subscriptions.iter_mut();
-        let Some(subscription) = of_stream.find(|s| s.key == key) else {
-            // The component gave up meanwhile.
-            let id = self.cloud.id();
-            return self.send_up(Command::Unsubscribe { id, filter });
-        };
-        if !is_granted {
-            return self.fail(key, &not_subscribed(&filter, "NOT_AUTHORIZED"));
-        }
-        subscription.stage = Stage::Unanswered;
-        self.iot_core.granted.insert(filter);
-        self.answer_subscribe(key);
-    }
-}
-
-/// Nucleus lite.
-impl State {
-    fn publish_lite(&mut self, message: Message) -> Result<(), Failure> {
-        let size = packet_size(&message);
-        let stored: usize = self.iot_core.unacknowledged.values().sum();
-        let is_full = self.iot_core.unacknowledged.len() >= LITE_UNACKNOWLEDGED.0
-            || stored + size > LITE_UNACKNOWLEDGED.1;
-        if !self.cloud.is_online || (message.qos == Qos::AtLeastOnce && is_full) {
-            return Err(Failure::service("Failed to publish the message."));
-        }
-        let id = self.cloud.id();
-        if message.qos == Qos::AtLeastOnce {
-            self.iot_core.unacknowledged.insert(id, size);
-        }
-        self.send_up(Command::Publish { id, message });
-        Ok(())
-    }
-
-    fn subscribe_lite(&mut self, key: StreamKey, filter: String, qos: Qos) -> Answer {
-        let count = self.iot_core.subscriptions.len();
-        if !self.cloud.is_online || filter.is_empty() || count >= LITE_SUBSCRIPTIONS {
-            return Err(Failure::service("Failed to bind the subscription."));
-        }
-        let stage = Stage::Unanswered;
-        let subscription = Subscription { key, filter: filter.clone(), qos, stage };
-        self.iot_core.subscriptions.push(subscription);
-        // Whether the cloud grants it nobody looks.
-        let id = self.cloud.id();
-        self.send_up(Command::Subscribe { id, filter, qos });
-        self.answer_subscribe(key);
-        Ok(Reply::Later)
-    }
-
-    fn unsubscribe_lite(&mut self, filter: String) {
-        let is_needed = self.iot_core.subscriptions.iter().any(|s| s.filter == filter);
-        if self.cloud.is_online && !is_needed {
-            let id = self.cloud.id();
-            self.send_up(Command::Unsubscribe { id, filter });
-        }
-    }
-
-    /// The daemon that holds the connection to the cloud restarts. Nobody tells the components.
-    pub fn restart_iotcored(&mut self) {
-        self.lose_link();
-        self.iot_core = IotCore::default();
-        self.renew_link();
-    }
-}
-
 /// What the cloud does.
 impl State {
     /// There is a link.
@@ -393,27 +257,6 @@ impl State {
             self.send_up(Command::Subscribe { id, filter, qos: Qos::AtLeastOnce });
         }
     }
-}
-
-const OFFLINE: &str = "AWS_ERROR_MQTT5_OPERATION_FAILED_DUE_TO_OFFLINE_QUEUE_POLICY";
-
-fn not_subscribed(filter: &str, why: &str) -> Failure {
-    Failure::service(format!("Subscribe to topic {filter} failed with error {why}"))
-}
-
-/// Why the classic nucleus does not take a message.
-fn fault_of(message: &Message) -> Option<String> {
-    let Message { topic, payload, .. } = message;
-    let slashes = topic.bytes().filter(|byte| *byte == b'/').count();
-    if payload.len() > JAVA_PAYLOAD {
-        return Some(format!(
-            "The publishing message size {} bytes exceeds the configured limit of {JAVA_PAYLOAD} \
-             bytes",
-            payload.len()
-        ));
-    }
-    let is_bad = topic.len() > JAVA_TOPIC.0 || slashes > JAVA_TOPIC.1 || topic::is_filter(topic);
-    is_bad.then(|| "The topic is not one that IoT Core takes".to_owned())
 }
 
 /// How long a PUBLISH is as an MQTT 5 packet.
