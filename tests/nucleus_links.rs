@@ -82,12 +82,12 @@ async fn message(link: &mut Link) -> Message {
     }
 }
 
-/// The next result, past messages.
+/// The next result, past messages and reasons for being down.
 async fn result(link: &mut Link) -> (u8, Result<(), SendError>) {
     loop {
         match next(link).await {
             LinkEvent::Sent { mid, outcome } => return (mid.0[0], outcome),
-            LinkEvent::Message(_) => {}
+            LinkEvent::Message(_) | LinkEvent::Down { .. } => {}
             other => panic!("{other:?} instead of a result"),
         }
     }
@@ -289,7 +289,12 @@ async fn through_the_bridge_messages_go_both_ways() {
 
         let publish = |number, topic: &str| {
             let (topic, payload) = (topic.to_owned(), b"there".to_vec());
-            LinkCommand::Publish(Publish { mid: mid(number), topic, payload, qos: Qos::AtLeastOnce })
+            LinkCommand::Publish(Publish {
+                mid: mid(number),
+                topic,
+                payload,
+                qos: Qos::AtLeastOnce,
+            })
         };
         command(&link, publish(1, "floor/a/crt")).await;
         assert_eq!(sent(&mut link).await, (mid(1), Ok(())));

@@ -185,8 +185,9 @@ impl<'a> Driver<'a> {
         match state {
             State::Connecting { why, .. } => {
                 self.connected = None;
-                let why = why.map_or_else(|| "not connected yet".to_owned(), |why| why.to_string());
-                self.lose(escape(&format!("the nucleus: {why}")));
+                if let Some(why) = why {
+                    self.lose(escape(&format!("the nucleus: {why}")));
+                }
             }
             State::Connected { generation, nucleus } => {
                 let connected = Some((generation, nucleus));
@@ -261,8 +262,10 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// While a refused publish waits for its next try nothing else goes: that is what makes room.
     fn publish_what_may(&mut self) {
-        while let Some(attempt) = self.waiting.front()
+        while self.retries.is_empty()
+            && let Some(attempt) = self.waiting.front()
             && self.window.has_room(&attempt.publish)
             && let Some(attempt) = self.waiting.pop_front()
         {
@@ -280,7 +283,8 @@ impl<'a> Driver<'a> {
                 Qos::AtMostOnce => IpcQos::AtMostOnce,
                 Qos::AtLeastOnce => IpcQos::AtLeastOnce,
             };
-            let outcome = client.publish_to_iot_core(PublishToIoTCore { topic, payload, qos }).await;
+            let outcome =
+                client.publish_to_iot_core(PublishToIoTCore { topic, payload, qos }).await;
             (attempt, outcome)
         });
     }

@@ -12,7 +12,9 @@ mod prewarm;
 
 use std::time::Duration;
 
-use aws_greengrass_ipc::{CallError, Client, EnvError, ErrorCode, Nucleus, Options, State};
+use aws_greengrass_ipc::{
+    CallError, Client, EnvError, ErrorCode, Nucleus, Options, QueueLimits, State,
+};
 use serde_json::Value;
 use tokio::{
     sync::watch,
@@ -59,9 +61,13 @@ pub enum News {
 )]
 pub struct Rejected;
 
+/// What may wait in a subscription until the loop takes it: many small messages.
+const QUEUE: QueueLimits = QueueLimits { events: 1024, bytes: 1 << 20 };
+
 /// Connects to the nucleus that started this process.
 pub fn connect() -> Result<Client, EnvError> {
-    Options::from_env().map(Client::spawn)
+    let options = Options::from_env()?;
+    Ok(Client::spawn(Options { queue: QUEUE, ..options }))
 }
 
 /// Asks for the component's configuration until the nucleus gives it.
@@ -124,9 +130,7 @@ async fn rejected(mut state: watch::Receiver<State>) -> Rejected {
 }
 
 async fn rejections(state: &mut watch::Receiver<State>, least: u32) {
-    let enough = |state: &State| {
-        matches!(state, State::Connecting { rejections, .. } if *rejections >= least)
-    };
+    let enough = |state: &State| matches!(state, State::Connecting { rejections, .. } if *rejections >= least);
     if state.wait_for(enough).await.is_err() {
         std::future::pending::<()>().await;
     }

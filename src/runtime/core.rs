@@ -96,7 +96,10 @@ impl Gateway {
     }
 
     /// The store has been opened: the core takes up what it holds.
-    pub(super) async fn on_opened(&mut self, opened: Result<Start, StoreError>) -> Result<(), RuntimeError> {
+    pub(super) async fn on_opened(
+        &mut self,
+        opened: Result<Start, StoreError>,
+    ) -> Result<(), RuntimeError> {
         let start = match opened {
             Ok(start) => start,
             Err(error) => return self.on_store_error(error),

@@ -113,7 +113,11 @@ impl Gateway {
     }
 
     /// A link always takes commands; one that does not is gone.
-    pub(super) async fn command(&mut self, side: Side, command: LinkCommand) -> Result<(), RuntimeError> {
+    pub(super) async fn command(
+        &mut self,
+        side: Side,
+        command: LinkCommand,
+    ) -> Result<(), RuntimeError> {
         let link = match side {
             Side::Cloud => &self.cloud,
             Side::Local => &self.local,

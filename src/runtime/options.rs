@@ -73,8 +73,6 @@ fn filters(topics: &Topics, wanted: impl Fn(Kind) -> bool) -> impl Iterator<Item
     Kind::ALL.into_iter().filter(move |kind| wanted(*kind)).map(|kind| topics.filter(kind))
 }
 
-fn at_least_once(
-    filters: impl IntoIterator<Item = String>,
-) -> impl Iterator<Item = (String, Qos)> {
+fn at_least_once(filters: impl IntoIterator<Item = String>) -> impl Iterator<Item = (String, Qos)> {
     filters.into_iter().map(|filter| (filter, Qos::AtLeastOnce))
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use certrelay::{reason::Reason, status::{Nucleus, StatusSnapshot}};
+use certrelay::{
+    reason::Reason,
+    status::{Nucleus, StatusSnapshot},
+};
 use fake_nucleus::{ClientDevices, UpdateAnswer, Verdict};
 use serde_json::{Value, json};
 

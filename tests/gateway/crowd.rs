@@ -22,6 +22,9 @@ use crate::{
     },
 };
 
+/// A cloud asks again after so long.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Children, each with one key and the certificate that it will get.
 pub struct Crowd {
     members: BTreeMap<String, Member>,
@@ -85,7 +88,28 @@ impl Crowd {
 
     /// The cloud asks for a rotation of each.
     pub async fn ask_all(&self, peer: &Peer) {
-        for name in self.names() {
+        self.ask(peer, self.names()).await;
+    }
+
+    /// Asks those again that were not asked, until all are: a nucleus drops what comes too fast.
+    pub async fn until_all_asked(&self, peer: &Peer, deadline: Duration) {
+        let is_asked = |counts: &Counts| counts.asked.len() == self.members.len();
+        let asked = self.until(deadline, "all are asked", is_asked);
+        let again = async {
+            loop {
+                tokio::time::sleep(ASK_AGAIN).await;
+                let asked = self.count(|counts| counts.asked.clone());
+                self.ask(peer, self.names().filter(|name| !asked.contains(*name))).await;
+            }
+        };
+        tokio::select! {
+            () = asked => {}
+            () = again => {}
+        }
+    }
+
+    async fn ask(&self, peer: &Peer, names: impl Iterator<Item = &str>) {
+        for name in names {
             let body = json!({"rotationId": format!("r-{name}"), "core": CORE});
             queue(peer, name, "csr_req", &body).await;
         }

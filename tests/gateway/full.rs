@@ -14,9 +14,7 @@ const LONG: Duration = Duration::from_secs(120);
 /// More than fit into the smallest store.
 const CHILDREN: usize = 3_000;
 
-over_each_link!(
-    a_store_without_room_refuses_what_is_new_and_works_off_what_it_has,
-);
+over_each_link!(a_store_without_room_refuses_what_is_new_and_works_off_what_it_has,);
 
 async fn a_store_without_room_refuses_what_is_new_and_works_off_what_it_has(via: Via) {
     let mut site = Site::plain(via);

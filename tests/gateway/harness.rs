@@ -382,8 +382,7 @@ impl Gateway {
             WayUp::Mqtt(_) => drop(process.arg("--config").arg(settings)),
             WayUp::Nucleus(wanted, nucleus) => {
                 wanted.configuration = configuration;
-                let nucleus =
-                    nucleus.get_or_insert_with(|| FakeNucleus::start((**wanted).clone()));
+                let nucleus = nucleus.get_or_insert_with(|| FakeNucleus::start((**wanted).clone()));
                 process.envs(nucleus.environment());
             }
         }

@@ -165,7 +165,9 @@ async fn what_is_wrong_on_the_floor_is_refused_with_its_reason(via: Via) {
     }
 }
 
-async fn what_is_wrong_at_the_cloud_is_refused_with_its_reason_and_the_right_certificate_still_counts(via: Via) {
+async fn what_is_wrong_at_the_cloud_is_refused_with_its_reason_and_the_right_certificate_still_counts(
+    via: Via,
+) {
     let mut site = Site::plain(via);
     site.gateway.started().await;
     let mut cloud = site.cloud().await;

@@ -21,12 +21,12 @@ fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-over_each_link!(
-    every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_is_answered,
-);
+over_each_link!(every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_is_answered,);
 
 /// `CERTRELAY_CHILDREN=10000 CERTRELAY_KILLS=50` is the full size.
-async fn every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_is_answered(via: Via) {
+async fn every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_is_answered(
+    via: Via,
+) {
     let (children, kills) = (setting("CERTRELAY_CHILDREN", 1000), setting("CERTRELAY_KILLS", 10));
     let mut site = Site::plain(via);
     let crowd = Crowd::new(children);
@@ -34,7 +34,7 @@ async fn every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_
     let cloud = site.cloud_peer().await;
     let _floor = crowd.serve_floor(site.on_floor("children"), false).await;
     crowd.ask_all(&cloud).await;
-    crowd.until(LONG, "all are asked", |counts| counts.asked.len() == children).await;
+    crowd.until_all_asked(&cloud, LONG).await;
     site.network.cut();
 
     let sender = site.on_floor("senders").connect().await.expect("connects");

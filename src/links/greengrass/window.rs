@@ -106,7 +106,12 @@ mod tests {
 
     fn publish(number: u8, bytes: usize) -> Publish {
         let topic = "a".to_owned();
-        Publish { mid: Mid([number; 16]), topic, payload: vec![number; bytes], qos: Qos::AtLeastOnce }
+        Publish {
+            mid: Mid([number; 16]),
+            topic,
+            payload: vec![number; bytes],
+            qos: Qos::AtLeastOnce,
+        }
     }
 
     fn fill(window: &mut Window, bytes: usize) -> u8 {
