@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -48,8 +49,8 @@ pub struct Counts {
     pub answered: BTreeSet<String>,
     /// Copies of certificates that came to children.
     pub certificates: u64,
-    /// Children whose named ack came to the cloud.
-    pub acked: BTreeSet<String>,
+    /// Children whose named ack came to the cloud, and what settles it.
+    pub acked: BTreeMap<String, Value>,
     /// Whatever should not have come.
     pub wrong: Vec<Seen>,
 }
@@ -108,6 +109,16 @@ impl Crowd {
         }
     }
 
+    /// Settles all over and over: a nucleus drops what comes too fast.
+    pub async fn settle_again(&self, peer: &Peer) -> Infallible {
+        loop {
+            tokio::time::sleep(ASK_AGAIN).await;
+            for (name, body) in self.count(|counts| counts.acked.clone()) {
+                queue(peer, &name, "result", &body).await;
+            }
+        }
+    }
+
     async fn ask(&self, peer: &Peer, names: impl Iterator<Item = &str>) {
         for name in names {
             let body = json!({"rotationId": format!("r-{name}"), "core": CORE});
@@ -150,10 +161,10 @@ impl Crowd {
                 Some(("crt", body))
             }
             "crt_ack" if seen.text("certificateId") == member.id => {
-                counts.acked.insert(seen.name.clone());
                 let mid = &seen.body["mid"];
                 let body =
                     json!({"core": CORE, "mid": mid, "for": "crt_ack", "ok": true, "final": true});
+                counts.acked.insert(seen.name.clone(), body.clone());
                 Some(("result", body))
             }
             _ => {

@@ -196,8 +196,8 @@ impl Site {
         say_again(self.via).await;
     }
 
-    /// As [`Site::rotate`], but what the cloud says may be lost on its way.
-    pub async fn rotate_insisting(&mut self, cloud: &mut Cloud, name: &str) {
+    /// A whole rotation of a new child with named acks, until the gateway knows that it is over.
+    pub async fn rotate(&mut self, cloud: &mut Cloud, name: &str) {
         let mut device = self.device(name).await;
         cloud.request(name, &json!({"rotationId": format!("r-{name}"), "core": CORE})).await;
         let asked = self.downlink(cloud, &mut device, "csr_req").await;
@@ -209,20 +209,6 @@ impl Site {
         let ack = cloud.uplink(name, "crt_ack").await;
         cloud.settle(&ack).await;
         self.finished(cloud, &ack).await;
-    }
-
-    /// A whole rotation of a new child with named acks, until the cloud has said that it is done.
-    pub async fn rotate(&self, cloud: &mut Cloud, name: &str) {
-        let mut device = self.device(name).await;
-        cloud.request(name, &json!({"rotationId": format!("r-{name}"), "core": CORE})).await;
-        let asked = device.downlink("csr_req").await;
-        device.send_csr(&asked).await;
-        let csr = cloud.uplink(name, "csr_res").await;
-        cloud.certify(&csr).await;
-        let crt = device.downlink("crt").await;
-        device.ack(&crt).await;
-        let ack = cloud.uplink(name, "crt_ack").await;
-        cloud.settle(&ack).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     crowd::Crowd,
     harness::{Site, Via, memory},
-    support::now,
+    support::{now, peer::Login},
 };
 
 /// For a run of the full size on a busy machine.
@@ -87,7 +87,11 @@ async fn every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_
         shown.children.len() == children
             && shown.children.iter().all(|row| row.state.as_str() == "done" && row.notices == 0)
     };
-    site.gateway.until("all rotations are over", all_done).await;
+    let settler = Login::plain(site.cloud.port(), "settler").connect().await.expect("connects");
+    tokio::select! {
+        () = site.gateway.until("all rotations are over", all_done) => {}
+        never = crowd.settle_again(&settler) => match never {},
+    }
     most_memory = most_memory.max(memory(site.gateway.pid(), "VmHWM:"));
 
     let counts = crowd.count(Clone::clone);
