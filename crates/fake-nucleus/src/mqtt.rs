@@ -145,10 +145,13 @@ impl Connection<'_> {
     }
 
     async fn until_unwanted(&self, mut wanted: watch::Receiver<Wanted>) {
-        let now = self.now;
-        let is_other = |w: &Wanted| !w.is_wanted || (w.number, w.life) != (now.number, now.life);
         // It fails when the nucleus is gone.
-        let _ = wanted.wait_for(is_other).await;
+        let _ = wanted.wait_for(|wanted| self.is_over(wanted)).await;
+    }
+
+    /// Whether another connection is wanted by now, or none.
+    fn is_over(&self, wanted: &Wanted) -> bool {
+        !wanted.is_wanted || (wanted.number, wanted.life) != (self.now.number, self.now.life)
     }
 
     /// Reads until the connection ends; on a frozen link nothing is read.
@@ -160,8 +163,9 @@ impl Connection<'_> {
     ) {
         loop {
             let Ok(event) = eventloop.poll().await else { return };
-            if wanted.wait_for(|wanted| !wanted.is_frozen).await.is_err() {
-                return;
+            match wanted.wait_for(|wanted| !wanted.is_frozen).await {
+                Ok(wanted) if !self.is_over(&wanted) => {}
+                _ => return,
             }
             match event {
                 Event::Incoming(Packet::ConnAck(ack)) => {

@@ -91,8 +91,10 @@ impl State {
     }
 
     fn settle_link(&mut self) {
-        self.tell_driver(false);
-        if self.cloud.is_wanted && self.cloud.is_running {
+        let is_due = self.cloud.is_wanted && self.cloud.is_running;
+        // The driver may be told of the next link before it has heard that this one is over.
+        self.tell_driver(!is_due);
+        if is_due {
             self.make_link();
         } else {
             self.lose_link();

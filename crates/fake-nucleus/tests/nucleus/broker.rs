@@ -231,16 +231,22 @@ fn a_link_that_is_dead_takes_messages_and_what_became_of_them_differs() {
     for mode in MODES {
         let broker = Broker::start();
         let nucleus = broker.nucleus(mode);
-        let (_cloud, payloads) = broker.cloud("up");
+        let (cloud, payloads) = broker.cloud("+");
         let mut client = Client::connect(&nucleus);
-        publish_soon(&mut client, "up", "alive");
+        let stream = subscribe_soon(&mut client, "down");
+        client.publish("up", "alive", "1").expect("a yes");
         assert_eq!(payloads.recv_timeout(DEADLINE).unwrap(), "alive");
         nucleus.freeze_link(true);
-        client.publish("up", "frozen", "1").expect("a yes");
+        client.publish("up", "frozen up", "1").expect("a yes");
+        publish(&cloud, "down", "frozen down");
+        assert_eq!(payloads.recv_timeout(DEADLINE).unwrap(), "frozen down");
         nucleus.freeze_link(false);
-        publish_soon(&mut client, "up", "thawed");
-        let first = if mode == Mode::Java { "frozen" } else { "thawed" };
-        assert_eq!(payloads.recv_timeout(DEADLINE).unwrap(), first);
+        publish_soon(&mut client, "up", "thawed up");
+        let is_java = mode == Mode::Java;
+        let first = payloads.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(first, if is_java { "frozen up" } else { "thawed up" });
+        publish(&cloud, "down", "thawed down");
+        assert_eq!(client.message(stream), if is_java { "frozen down" } else { "thawed down" });
     }
 }
 
@@ -251,15 +257,19 @@ fn a_new_process_has_no_past_at_the_broker() {
     let (cloud, payloads) = broker.cloud("up");
     let mut client = Client::connect(&nucleus);
     subscribe_soon(&mut client, "down");
-    nucleus.stop();
+    nucleus.set_online(false);
+    nucleus.restart(Token::Same);
     publish(&cloud, "down", "lost");
     publish(&cloud, "up", "it has it");
     assert_eq!(payloads.recv_timeout(DEADLINE).unwrap(), "it has it");
-    nucleus.restart(Token::Same);
     let mut client = Client::connect(&nucleus);
-    let stream = subscribe_soon(&mut client, "down");
+    let stream = client.ask("SubscribeToIoTCore", &json!({"topicName": "down", "qos": "1"}));
+    client.settle();
+    nucleus.set_online(true);
+    client.next_on(stream).answer().expect("a yes");
     publish(&cloud, "down", "kept");
     assert_eq!(client.message(stream), "kept");
+    assert_eq!(nucleus.dropped(), 0);
 }
 
 #[test]
