@@ -104,13 +104,28 @@ fn settings_that_can_not_be_read_are_named_by_file_and_line() {
     let dir = tempfile::tempdir().expect("a directory");
     for (arguments, says) in [
         (&["run", "--config", "gone.toml"][..], "gone.toml: No such file or directory"),
-        (&["run"], "--config: no file of settings is named; run certrelay run --config FILE"),
+        (
+            &["run"],
+            "no file of settings is named, and no nucleus gives them: the environment variable",
+        ),
+        (&["run"], "is not set; a Greengrass nucleus sets it; run certrelay run --config FILE"),
         (&["fly"], "unrecognized subcommand"),
         (&[], "Usage:"),
     ] {
         let ended = run(&dir, arguments);
         assert_eq!(ended.code, Some(2), "{arguments:?}");
         assert!(ended.err.contains(says), "{arguments:?}: {}", ended.err);
+    }
+}
+
+#[test]
+fn a_link_through_a_nucleus_that_is_not_there_is_refused_with_what_to_do() {
+    let ended = check("thingName = 'core-1'\n");
+    assert_eq!(ended.code, Some(2));
+    for says in
+        ["cloud.link: the link goes through a nucleus, and none", "set cloud.link = \"mqtt\""]
+    {
+        assert!(ended.err.contains(says), "{}", ended.err);
     }
 }
 
