@@ -1,4 +1,5 @@
-# demo   a whole factory on this machine: two brokers, the gateway, 25 children
+# demo   a whole factory on this machine: two brokers, a nucleus, the gateway, 25 children;
+#        LITE=1: with nucleus lite instead of the classic one
 # test   every test; the brokers in them are real Mosquittos
 # bench  the measurements
 # lint   format, clippy, and cargo-deny where it is installed
@@ -16,7 +17,7 @@ PYTHON ?= python3
 
 demo: mosquitto
 	$(CARGO) build --bins --example factory
-	$(CARGO) run --example factory
+	$(CARGO) run --example factory -- $(if $(LITE),--lite)
 
 test: mosquitto awsiotsdk
 	$(CARGO) test --workspace

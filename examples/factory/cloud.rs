@@ -2,7 +2,8 @@
 //!
 //! It finds the certificates that expire soon, asks for CSRs, checks them as a cloud would, issues
 //! one certificate a key, retires the old one once the new one is acknowledged by its id, and says
-//! what became of every message. [`Cloud`] decides and has no network; [`serve`] gives it one.
+//! what became of every message. What it says may be lost under way, so it says it again. [`Cloud`]
+//! decides and has no network; [`serve`] gives it one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +29,9 @@ use crate::support::{
     peer::Peer,
     pki::{Authority, Pair, named},
 };
+
+/// How often the cloud says again what may have been lost.
+const AGAIN: Duration = Duration::from_secs(2);
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -82,6 +86,8 @@ pub struct Device {
     pub acks: u32,
     /// What became of it.
     pub outcome: Option<Outcome>,
+    /// What the cloud last said to it, or of it.
+    said: Option<Message>,
 }
 
 /// How a rotation ended.
@@ -137,6 +143,7 @@ impl Cloud {
             csrs: 0,
             acks: 0,
             outcome: None,
+            said: None,
         };
         self.devices.insert(name.clone(), device);
         pair
@@ -152,9 +159,16 @@ impl Cloud {
             let header =
                 Header { rotation: Some(rotation(device)), core: Some(core.clone()), mid: None };
             let payload = render::csr_req(&header, Some(device.expires));
-            (topics.topic(name, Kind::CsrReq), payload)
+            let request = (topics.topic(name, Kind::CsrReq), payload);
+            device.said.insert(request).clone()
         })
         .collect()
+    }
+
+    /// What was last said to each device, once more. A nucleus keeps nothing for a gateway that is
+    /// away or can't hear, and the last word on an ack nobody answers.
+    pub fn say_again(&self) -> Vec<Message> {
+        self.devices.values().filter_map(|device| device.said.clone()).collect()
     }
 
     /// A message arrived; what it is answered with.
@@ -166,11 +180,15 @@ impl Cloud {
             Kind::CrtErr => self.on_error(&name, payload).map(|()| None),
             Kind::CsrReq | Kind::Crt | Kind::Result => return Vec::new(),
         };
-        match answer {
-            Ok(Some(certificate)) => vec![certificate],
-            Ok(None) => vec![self.result(&name, kind, payload, None)],
-            Err(code) => vec![self.result(&name, kind, payload, Some(&code))],
+        let answer = match answer {
+            Ok(Some(certificate)) => certificate,
+            Ok(None) => self.result(&name, kind, payload, None),
+            Err(code) => self.result(&name, kind, payload, Some(&code)),
+        };
+        if let Some(device) = self.devices.get_mut(&name) {
+            device.said = Some(answer.clone());
         }
+        vec![answer]
     }
 
     /// How far the devices have come.
@@ -303,7 +321,8 @@ pub fn lock(cloud: &Shared) -> MutexGuard<'_, Cloud> {
     cloud.lock().expect("nobody panics while holding the cloud")
 }
 
-/// Subscribes to the uplinks and answers them, and sends what it is given, until `outgoing` ends.
+/// Subscribes to the uplinks and answers them, sends what it is given, and says again what may have
+/// been lost, until `outgoing` ends.
 pub async fn serve(
     mut peer: Peer,
     cloud: Shared,
@@ -313,8 +332,10 @@ pub async fn serve(
         let filter = lock(&cloud).topics.filter(kind);
         peer.subscribe(&filter).await.map_err(anyhow::Error::msg)?;
     }
+    let mut again = tokio::time::interval(AGAIN);
     loop {
         let to_send = tokio::select! {
+            _ = again.tick() => lock(&cloud).say_again(),
             message = outgoing.recv() => match message {
                 Some(message) => vec![message],
                 None => return Ok(()),

@@ -1,10 +1,11 @@
 //! The demo: a whole factory on this machine. `make demo` builds and runs it.
 //!
 //! Two Mosquittos (the cloud's and the floor's, both with mTLS and access rules), a cloud with a CA
-//! of its own, the real gateway, 24 real agents, and an application that embeds the child library.
-//! All 25 certificates are rotated, while the link to the cloud is cut in mid-rotation, the gateway
-//! is killed with SIGKILL, and two of the devices are off at first. Ends with exit code 0 only when
-//! every device is seen to work with its new certificate.
+//! of its own, a stand-in for the classic nucleus (`--lite`: for nucleus lite), the real gateway as
+//! its component, 24 real agents, and an application that embeds the child library. All 25
+//! certificates are rotated, while the link to the cloud is cut in mid-rotation, the gateway is
+//! killed with SIGKILL, the nucleus fails in its own way, and two of the devices are off at first.
+//! Ends with exit code 0 only when every device is seen to work with its new certificate.
 
 #![expect(clippy::disallowed_methods, reason = "the demo has clocks, files and tasks of its own")]
 #![expect(clippy::disallowed_types, reason = "and processes and sockets")]
@@ -21,14 +22,27 @@ mod support;
 
 use std::{path::Path, process::ExitCode};
 
+use fake_nucleus::Mode;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What a shell says of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
+/// What it says of a command line that is wrong.
+const MISUSED: u8 = 2;
+
 fn main() -> ExitCode {
-    match run() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mode = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Mode::Java,
+        ["--lite"] => Mode::Lite,
+        _ => {
+            eprintln!("usage: factory [--lite]");
+            return ExitCode::from(MISUSED);
+        }
+    };
+    match run(mode) {
         Ok(code) => code,
         Err(why) => {
             eprintln!("factory: {why:#}");
@@ -37,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> anyhow::Result<ExitCode> {
+fn run(mode: Mode) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut dir = Folder(tempfile::Builder::new().prefix("certrelay-factory-").tempdir()?);
     dir.0.disable_cleanup(true);
@@ -46,7 +60,7 @@ fn run() -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let played = runtime.block_on(async {
         tokio::select! {
-            report = play(dir.0.path()) => Some(report),
+            report = play(dir.0.path(), mode) => Some(report),
             _ = interrupt.recv() => None,
             _ = terminate.recv() => None,
         }
@@ -65,9 +79,9 @@ fn run() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-async fn play(dir: &Path) -> anyhow::Result<report::Report> {
+async fn play(dir: &Path, mode: Mode) -> anyhow::Result<report::Report> {
     let (plant, cloud) = plant::Plant::build(dir, application::wall_clock())?;
-    story::play(&plant, cloud).await
+    story::play(&plant, cloud, mode).await
 }
 
 /// Where everything of the demo is; it stays when something goes wrong.

@@ -1,5 +1,5 @@
-//! What stands on the factory's disk: keys and certificates, two brokers, the gateway's settings
-//! and each device's folder. All of it in one folder, with the logs.
+//! What the factory is made of: keys and certificates, two brokers, the nucleus with the gateway's
+//! configuration, and each device's folder. All on disk is in one folder, with the logs.
 
 use std::{
     fs,
@@ -8,6 +8,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use certrelay::{schedule::Timestamp, wire::ThingName};
+use fake_nucleus::{FakeNucleus, Mode, Policy, TlsFiles, Upstream};
+use serde_json::{Value, json};
 
 use crate::{
     cloud::Cloud,
@@ -21,10 +23,10 @@ use crate::{
     },
 };
 
-/// The gateway's thing name; also the common name of its certificate at the cloud.
+/// The core's thing name: its nucleus' client id at the cloud, and the common name there.
 pub const CORE: &str = "core-1";
 
-/// The common name of the gateway's certificate on the floor, and its client id on both sides.
+/// The common name of the gateway's certificate on the floor, and its client id there.
 const GATEWAY: &str = "core-1-certrelay";
 
 /// The cloud's common name and client id at its own broker.
@@ -39,7 +41,8 @@ const AGENTS: usize = 24;
 /// What the application may do beside rotating: what it is there for.
 const TELEMETRY: &str = "pattern write telemetry/%u";
 
-/// Who may do what at the cloud's broker. The gateway reads its own uplinks: that is its receipt.
+/// Who may do what at the cloud's broker. The core reads its own uplinks: that is the gateway's
+/// receipt.
 const CLOUD_RULES: &str = "\
 user cloud
 topic read management/topic/+/csr_res
@@ -59,6 +62,17 @@ topic read management/topic/+/result
 topic readwrite certrelay/core-1/probe
 ";
 
+/// What the nucleus lets the gateway send and hear: what the recipe asks for.
+const COMPONENT_RULES: [&str; 7] = [
+    "management/topic/+/csr_req",
+    "management/topic/+/csr_res",
+    "management/topic/+/crt",
+    "management/topic/+/crt_ack",
+    "management/topic/+/crt_err",
+    "management/topic/+/result",
+    "certrelay/+/probe",
+];
+
 /// The factory. Both brokers end when it is dropped.
 pub struct Plant {
     dir: PathBuf,
@@ -66,9 +80,12 @@ pub struct Plant {
     servers_ca: PathBuf,
     cloud_broker: Mosquitto,
     floor: Mosquitto,
-    /// The link between the gateway and the cloud's broker.
+    /// The link between the nucleus and the cloud's broker.
     pub uplink: Proxy,
     cloud_files: Files,
+    core_files: Files,
+    gateway_files: Files,
+    anchors: PathBuf,
 }
 
 /// The way to a broker.
@@ -98,7 +115,9 @@ impl Plant {
         let uplink = Proxy::start(cloud_broker.port());
         let servers_ca = servers.write(dir);
         let files = |name: &str| write_pair(&clients.client(name), dir, name, &servers_ca);
-        let cloud_files = files(CLOUD);
+        let (cloud_files, core_files, gateway_files) = (files(CLOUD), files(CORE), files(GATEWAY));
+        let anchors = dir.join("devices-ca.pem");
+        support::write(&anchors, clients.certificate());
         let plant = Self {
             dir: dir.to_owned(),
             programs,
@@ -107,9 +126,10 @@ impl Plant {
             floor,
             uplink,
             cloud_files,
+            core_files,
+            gateway_files,
+            anchors,
         };
-        let settings = plant.settings(&files(CORE), &files(GATEWAY), clients.certificate());
-        support::write(&plant.settings_file(), settings);
         let mut cloud = Cloud::new(clients, core(), now);
         for name in all_devices() {
             let device = plant.device_dir(&name);
@@ -131,11 +151,33 @@ impl Plant {
         Way { port: self.floor.port(), ca: self.servers_ca.clone() }
     }
 
-    /// The gateway's program; it is not started.
+    /// The nucleus, which connects to the cloud as the core. It runs, and has the gateway's
+    /// configuration.
+    pub fn nucleus(&self, mode: Mode) -> FakeNucleus {
+        let mut settings = fake_nucleus::Settings::new(mode);
+        settings.thing_name = CORE.to_owned();
+        settings.configuration = self.configuration();
+        let mqtt_proxy = COMPONENT_RULES.map(str::to_owned).into();
+        settings.policy = Policy { mqtt_proxy, pub_sub: Vec::new() };
+        let Files { ca, certificate, key } = self.core_files.clone();
+        settings.upstream = Upstream::Mqtt {
+            host: "localhost".to_owned(),
+            port: self.uplink.port(),
+            client_id: CORE.to_owned(),
+            tls: Some(TlsFiles { ca, certificate, key }),
+        };
+        FakeNucleus::start(settings)
+    }
+
+    /// Whether the nucleus has been connected to the cloud.
+    pub fn nucleus_was_connected(&self) -> bool {
+        self.cloud_broker.log().contains(&format!(" as {CORE} "))
+    }
+
+    /// The gateway's program; it is not started. Its nucleus' environment tells it all.
     pub fn gateway(&self) -> Process {
-        let config = self.settings_file();
-        let arguments = ["run".into(), "--config".into(), config.into()];
-        Process::new(&self.programs.join("certrelay"), arguments, self.dir.join("gateway.log"))
+        let log = self.dir.join("gateway.log");
+        Process::new(&self.programs.join("certrelay"), ["run".into()], log)
     }
 
     /// A device's agent; it is not started.
@@ -173,28 +215,22 @@ impl Plant {
         self.dir.join("devices").join(device.as_str())
     }
 
-    fn settings_file(&self) -> PathBuf {
-        self.dir.join("certrelay.toml")
-    }
-
     /// As a factory would have it, but for the pauses: nobody wants to watch for an hour.
-    fn settings(&self, cloud: &Files, floor: &Files, anchors: &str) -> String {
-        let anchors_file = self.dir.join("devices-ca.pem");
-        support::write(&anchors_file, anchors);
-        format!(
-            "thingName = {CORE:?}\nworkDir = {:?}\n\
-             [local]\nhost = \"localhost\"\nport = {}\n{}\
-             [cloud]\nlink = \"mqtt\"\nhost = \"localhost\"\nport = {}\nprobeInterval = \"1s\"\n{}\
-             [csr]\ncommonName = \"match\"\nsettle = \"0s\"\n\
-             [certificate]\ntrustAnchorsFile = {anchors_file:?}\n\
-             [repeat]\nrequest = [\"1s\", \"2s\"]\ncertificate = [\"1s\", \"2s\"]\n\
-             cloud = [\"1s\", \"2s\"]\n",
-            self.work_dir(),
-            self.floor.port(),
-            files_settings(floor),
-            self.uplink.port(),
-            files_settings(cloud),
-        )
+    fn configuration(&self) -> Value {
+        let Files { ca, certificate, key } = &self.gateway_files;
+        json!({
+            "workDir": self.work_dir(),
+            "local": {
+                "host": "localhost", "port": self.floor.port(),
+                "caFile": ca, "certificateFile": certificate, "keyFile": key,
+            },
+            "cloud": {"probeInterval": "1s"},
+            "csr": {"commonName": "match", "settle": "0s"},
+            "certificate": {"trustAnchorsFile": self.anchors},
+            "repeat": {
+                "request": ["1s", "2s"], "certificate": ["1s", "2s"], "cloud": ["1s", "2s"],
+            },
+        })
     }
 }
 
@@ -226,11 +262,6 @@ fn cloud_broker(clients: &Authority, servers: &Authority) -> Setup {
 fn write_pair(pair: &Pair, dir: &Path, stem: &str, ca: &Path) -> Files {
     let (certificate, key) = pair.write(dir, stem);
     Files { ca: ca.to_owned(), certificate, key }
-}
-
-fn files_settings(files: &Files) -> String {
-    let Files { ca, certificate, key } = files;
-    format!("caFile = {ca:?}\ncertificateFile = {certificate:?}\nkeyFile = {key:?}\n")
 }
 
 /// Where cargo has put the programs: beside the folder of this example.

@@ -31,9 +31,15 @@ impl Process {
 
     /// Starts it.
     pub fn start(&mut self) -> anyhow::Result<()> {
+        self.start_with(Vec::new())
+    }
+
+    /// Starts it with these variables in its environment, beside our own.
+    pub fn start_with(&mut self, environment: Vec<(String, String)>) -> anyhow::Result<()> {
         let log = open_log(&self.log)?;
         let child = Command::new(&self.program)
             .args(&self.arguments)
+            .envs(environment)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

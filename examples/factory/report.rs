@@ -5,17 +5,20 @@ use std::{fmt::Write as _, time::Duration};
 use anyhow::bail;
 use certrelay::{
     install::Credentials,
-    status::{RowState, StatusSnapshot},
+    status::{Nucleus, RowState, StatusSnapshot},
     wire::{CertificateId, ThingName},
 };
+use fake_nucleus::Mode;
 
 use crate::{
     cloud::{self, Cloud, Device, Outcome, Shared},
     plant::Plant,
+    story::nucleus_name,
 };
 
 /// The end of the demo.
 pub struct Report {
+    mode: Mode,
     rows: Vec<Row>,
     time: Duration,
     /// What else is not as it should be.
@@ -54,24 +57,36 @@ pub fn is_settled(status: &StatusSnapshot) -> bool {
 pub async fn measure(
     plant: &Plant,
     cloud: &Shared,
+    mode: Mode,
     status: anyhow::Result<Vec<u8>>,
     time: Duration,
 ) -> Report {
     let names: Vec<ThingName> = cloud::lock(cloud).devices().keys().cloned().collect();
-    let mut report = Report { rows: Vec::new(), time, complaints: Vec::new() };
+    let mut report = Report { mode, rows: Vec::new(), time, complaints: Vec::new() };
     for name in names {
         let connected = connect(plant, &name).await;
         let cloud = cloud::lock(cloud);
         report.rows.push(row(&cloud, &name, &cloud.devices()[&name], connected));
     }
-    if let Err(why) = check_status(status, report.rows.len()) {
+    if let Err(why) = check_status(status, mode, report.rows.len()) {
         report.complain(format!("certrelay status: {why:#}"));
     }
     report
 }
 
-fn check_status(printed: anyhow::Result<Vec<u8>>, devices: usize) -> anyhow::Result<()> {
+fn check_status(
+    printed: anyhow::Result<Vec<u8>>,
+    mode: Mode,
+    devices: usize,
+) -> anyhow::Result<()> {
     let status: StatusSnapshot = serde_json::from_slice(&printed?)?;
+    let nucleus = match mode {
+        Mode::Java => Nucleus::Classic,
+        Mode::Lite => Nucleus::Lite,
+    };
+    if status.summary.nucleus != Some(nucleus) {
+        bail!("it says that the nucleus is {:?}", status.summary.nucleus);
+    }
     let (listed, notices) = (
         status.children.len(),
         status.children.iter().map(|row| u32::from(row.notices)).sum::<u32>(),
@@ -132,12 +147,13 @@ impl Report {
         }
         writeln!(
             out,
-            "factory: {} of {} rotated, {} lost, {} refused, {:.1} s",
+            "factory: {} of {} rotated, {} lost, {} refused, {:.1} s, under {}",
             self.number(|end| matches!(end, End::Rotated)),
             self.rows.len(),
             self.number(|end| matches!(end, End::Lost(_))),
             self.number(|end| matches!(end, End::Refused(_))),
             self.time.as_secs_f32(),
+            nucleus_name(self.mode),
         )
     }
 

@@ -10,9 +10,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use certrelay::{
-    status::{self, LinkState, RowState, StatusSnapshot},
+    status::{self, LinkState, Nucleus, RowState, StatusSnapshot},
     wire::ThingName,
 };
+use fake_nucleus::{FakeNucleus, Mode, Token};
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(55);
 
 /// How often it is looked whether a step is done.
-const POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(5);
 
 /// How long the supervisor waits before it starts the gateway again.
 const RESTART: Duration = Duration::from_millis(500);
@@ -39,8 +40,8 @@ const LATE: usize = 2;
 /// The link is cut when the cloud has issued so many certificates.
 const ISSUED_BEFORE_CUT: usize = 6;
 
-/// The link stays cut for so long after the gateway is back.
-const STAYS_CUT: Duration = Duration::from_secs(2);
+/// The operation of the nucleus by which it is seen that the gateway has subscribed.
+const SUBSCRIBES: &str = "SubscribeToIoTCore";
 
 /// Everything that runs.
 struct Story<'a> {
@@ -49,6 +50,8 @@ struct Story<'a> {
     cloud: Shared,
     to_cloud: mpsc::Sender<Message>,
     cloud_task: JoinHandle<anyhow::Result<()>>,
+    mode: Mode,
+    nucleus: FakeNucleus,
     gateway: Process,
     agents: Vec<(ThingName, Process)>,
     application: JoinHandle<()>,
@@ -56,14 +59,14 @@ struct Story<'a> {
 }
 
 /// Plays it all. What runs has ended when this returns, or is dropped.
-pub async fn play(plant: &Plant, cloud: cloud::Cloud) -> anyhow::Result<Report> {
-    let mut story = Story::begin(plant, cloud).await?;
+pub async fn play(plant: &Plant, cloud: cloud::Cloud, mode: Mode) -> anyhow::Result<Report> {
+    let mut story = Story::begin(plant, cloud, mode).await?;
     let outcome = story.run().await;
     Ok(story.end(outcome).await)
 }
 
 impl<'a> Story<'a> {
-    async fn begin(plant: &'a Plant, cloud: cloud::Cloud) -> anyhow::Result<Self> {
+    async fn begin(plant: &'a Plant, cloud: cloud::Cloud, mode: Mode) -> anyhow::Result<Self> {
         let cloud = Arc::new(Mutex::new(cloud));
         let (to_cloud, outgoing) = mpsc::channel(100);
         let peer = plant.cloud_login().connect().await.map_err(anyhow::Error::msg)?;
@@ -77,6 +80,8 @@ impl<'a> Story<'a> {
             cloud,
             to_cloud,
             cloud_task,
+            mode,
+            nucleus: plant.nucleus(mode),
             gateway: plant.gateway(),
             agents,
             application: tokio::spawn(application.run()),
@@ -89,19 +94,28 @@ impl<'a> Story<'a> {
         self.ask().await?;
         self.cut_the_link().await?;
         self.kill_the_gateway().await?;
+        if self.mode == Mode::Java {
+            self.restart_the_nucleus();
+        }
+        self.start_the_gateway_again().await?;
         self.restore_the_link().await?;
-        self.start_the_late().await?;
+        match self.mode {
+            Mode::Java => self.start_the_late()?,
+            Mode::Lite => self.strike_the_nucleus_deaf().await?,
+        }
         self.wait_for_the_end().await
     }
 
     async fn start_the_first(&mut self) -> anyhow::Result<()> {
-        self.gateway.start()?;
+        self.until("the nucleus is connected", |story| story.plant.nucleus_was_connected()).await?;
+        self.gateway.start_with(self.nucleus.environment())?;
         let on = self.agents.len() - LATE;
         for (_, agent) in &mut self.agents[..on] {
             agent.start()?;
         }
+        let nucleus = nucleus_name(self.mode);
         self.tell(&format!(
-            "the gateway, {on} agents and 1 application start; {LATE} devices are off"
+            "the gateway under {nucleus}, {on} agents, 1 application start; {LATE} devices are off"
         ));
         self.until("every device is connected, the gateway on both sides", |story| {
             let is_connected =
@@ -133,22 +147,36 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    /// When every device that is on has sent its CSR, and the cloud has not got them all.
+    /// When every device that is on has answered the request that it got, and the cloud has not
+    /// got all of that. A request that the cut has lost is made again later.
     async fn kill_the_gateway(&mut self) -> anyhow::Result<()> {
-        self.until("the gateway holds the CSRs of all devices that are on", |story| {
-            let (waiting, all) = (story.number(RowState::AwaitCsr), story.agents.len() + 1);
-            waiting == LATE && story.snapshot().is_some_and(|s| s.children.len() == all)
+        self.until("the gateway holds the CSRs of the devices that are on", |story| {
+            let late = &story.agents[story.agents.len() - LATE..];
+            let is_late = |child: &ThingName| late.iter().any(|(name, _)| name == child);
+            story.snapshot().is_some_and(|s| {
+                let mut waiting = s.children.iter().filter(|row| row.state == RowState::AwaitCsr);
+                waiting.all(|row| is_late(&row.child))
+                    && s.children.iter().any(|row| row.state == RowState::AwaitCert)
+            })
         })
         .await?;
         let held = self.number(RowState::AwaitCert);
         self.gateway.kill();
         self.tell(&format!("the gateway is killed (SIGKILL): {held} CSRs wait for certificates"));
-        if held == 0 {
-            bail!("the cut came too late: no CSR was under way");
-        }
+        Ok(())
+    }
+
+    /// As a core that goes down would, a moment after the gateway. It gives out new tokens then.
+    fn restart_the_nucleus(&mut self) {
+        let lost = self.nucleus.spooled();
+        self.nucleus.restart(Token::New);
+        self.tell(&format!("the nucleus restarts: {lost} messages in its spool are lost"));
+    }
+
+    async fn start_the_gateway_again(&mut self) -> anyhow::Result<()> {
         let done = self.screen.elapsed() + RESTART;
         self.until("the supervisor's pause", |story| story.screen.elapsed() >= done).await?;
-        self.gateway.start()?;
+        self.gateway.start_with(self.nucleus.environment())?;
         let id = self.gateway.id();
         self.until("the gateway is back on the floor", |story| {
             story.snapshot().is_some_and(|s| {
@@ -161,8 +189,6 @@ impl<'a> Story<'a> {
     }
 
     async fn restore_the_link(&mut self) -> anyhow::Result<()> {
-        let done = self.screen.elapsed() + STAYS_CUT;
-        self.until("the cut lasts", |story| story.screen.elapsed() >= done).await?;
         self.plant.uplink.restore();
         self.link_is_cut = false;
         self.tell("the link to the cloud is back");
@@ -174,7 +200,27 @@ impl<'a> Story<'a> {
         .await
     }
 
-    async fn start_the_late(&mut self) -> anyhow::Result<()> {
+    /// The gateway can still send, and what it is answered never comes.
+    async fn strike_the_nucleus_deaf(&mut self) -> anyhow::Result<()> {
+        let (struck, before) = (self.screen.elapsed(), self.subscribed());
+        self.nucleus.restart_iotcored();
+        self.tell("the nucleus' MQTT daemon restarts: every subscription dies without a word");
+        self.start_the_late()?;
+        self.until("the gateway finds its subscriptions dead", |story| {
+            story.subscribed() > before && story.links_are_up()
+        })
+        .await?;
+        let found = (self.screen.elapsed() - struck).as_secs_f32();
+        self.tell(&format!("found by a probe: subscribed anew {found:.1} s later"));
+        Ok(())
+    }
+
+    /// How often the gateway has asked the nucleus for a subscription.
+    fn subscribed(&self) -> u64 {
+        self.nucleus.calls().get(SUBSCRIBES).copied().unwrap_or_default()
+    }
+
+    fn start_the_late(&mut self) -> anyhow::Result<()> {
         let first = self.agents.len() - LATE;
         for (_, agent) in &mut self.agents[first..] {
             agent.start()?;
@@ -201,7 +247,10 @@ impl<'a> Story<'a> {
         for (_, agent) in &mut self.agents {
             agent.kill();
         }
-        let mut report = report::measure(self.plant, &self.cloud, status, time).await;
+        let mut report = report::measure(self.plant, &self.cloud, self.mode, status, time).await;
+        for broken in self.nucleus.violations() {
+            report.complain(format!("the nucleus: {broken}"));
+        }
         if let Err(why) = outcome {
             report.complain(format!("{why:#}"));
         }
@@ -295,10 +344,23 @@ fn application(plant: &Plant) -> anyhow::Result<Application> {
     Application::new(device.clone(), &plant.device_dir(&device), Box::new(connect))
 }
 
+/// The nucleus, for people.
+pub fn nucleus_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Java => "the classic nucleus",
+        Mode::Lite => "nucleus lite",
+    }
+}
+
 fn totals(snapshot: &StatusSnapshot) -> String {
     let each = RowState::ALL.iter().map(|state| {
         let number = snapshot.summary.totals.get(state).unwrap_or(&0);
         format!("{} {number}", state.as_str())
     });
-    each.collect::<Vec<_>>().join(", ")
+    let nucleus = match snapshot.summary.nucleus {
+        Some(Nucleus::Classic) => "classic",
+        Some(Nucleus::Lite) => "lite",
+        None => "none yet",
+    };
+    format!("{}; nucleus {nucleus}", each.collect::<Vec<_>>().join(", "))
 }

@@ -110,3 +110,28 @@ fn only_an_ack_that_names_the_new_certificate_retires_the_old_one() {
         assert_eq!(cloud.count().rotated, 1);
     }
 }
+
+#[test]
+fn what_each_device_was_last_told_is_said_again() {
+    let mut cloud = cloud();
+    let again = |cloud: &Cloud| cloud.say_again().remove(0);
+    let kind = |(topic, _): Message| topic.rsplit('/').next().map(str::to_owned);
+    assert_eq!(kind(again(&cloud)), Some("csr_req".to_owned()));
+
+    let leaf = send(&mut cloud, "pump-1", "core-1", &csr("pump-1", &key())).expect("issued");
+    let (_, payload) = again(&cloud);
+    let message = certrelay::wire::CertificateMessage::parse(&payload).expect("readable");
+    assert_eq!(message.chain.concat(), leaf);
+
+    let result = ack(&mut cloud, Some(x509::certificate_id(&leaf)));
+    assert_eq!(result, [again(&cloud)]);
+    let of_others: Vec<_> = cloud.say_again().into_iter().skip(1).map(kind).collect();
+    assert_eq!(of_others, [Some("csr_req".to_owned())]);
+}
+
+#[test]
+fn a_device_that_was_not_asked_is_told_nothing() {
+    let mut cloud = Cloud::new(Authority::new("devices"), name("core-1"), NOW);
+    cloud.enrol(&name("pump-1"));
+    assert_eq!(cloud.say_again(), []);
+}
