@@ -10,12 +10,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
-use crate::{Pending, topic};
-
-/// Messages kept in one place.
-const KEPT: usize = 100_000;
+use crate::{
+    Pending,
+    inbox::{Inbox, push},
+    topic,
+};
 
 /// How surely a message is to be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,12 +45,7 @@ pub struct Hub(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     sessions: BTreeMap<String, Session>,
-    /// What devices published, oldest first.
-    received: VecDeque<Message>,
-    /// The same without what was taken.
-    inbox: VecDeque<Message>,
-    waiting: Vec<(String, oneshot::Sender<Message>)>,
-    count: u64,
+    inbox: Inbox,
 }
 
 #[derive(Debug)]
@@ -76,26 +72,18 @@ impl Hub {
 
     /// The messages that devices published, oldest first; the newest 100,000 of them.
     pub fn received(&self) -> Vec<Message> {
-        self.inner().received.iter().cloned().collect()
+        self.inner().inbox.received()
     }
 
     /// How many messages devices published.
     pub fn count(&self) -> u64 {
-        self.inner().count
+        self.inner().inbox.count()
     }
 
     /// Takes the oldest message of a device that `filter` matches and that was not taken before,
     /// or the next to come.
     pub fn take(&self, filter: &str) -> Pending<Message> {
-        let (sender, pending) = Pending::new();
-        let mut inner = self.inner();
-        let found = inner.inbox.iter().position(|m| topic::matches(filter, &m.topic));
-        match found.and_then(|at| inner.inbox.remove(at)) {
-            // Its other end is in this function still.
-            Some(message) => drop(sender.send(message)),
-            None => inner.waiting.push((filter.to_owned(), sender)),
-        }
-        pending
+        self.inner().inbox.take(filter)
     }
 
     /// The filters that a device is subscribed to.
@@ -150,7 +138,7 @@ impl Hub {
     pub(crate) fn accept(&self, message: Message) {
         let mut inner = self.inner();
         inner.deliver(&message);
-        inner.note(message);
+        inner.inbox.add(message);
     }
 
     /// The next message for a device that is connected.
@@ -169,20 +157,6 @@ impl Inner {
     fn deliver(&mut self, message: &Message) {
         for session in self.sessions.values_mut() {
             session.offer(message);
-        }
-    }
-
-    fn note(&mut self, message: Message) {
-        self.count += 1;
-        push(&mut self.received, message.clone());
-        let mut message = Some(message);
-        while let Some(left) = message.take() {
-            let found = self.waiting.iter().position(|(f, _)| topic::matches(f, &left.topic));
-            match found {
-                // One that is not waited for any more gives the message back.
-                Some(at) => message = self.waiting.remove(at).1.send(left).err(),
-                None => push(&mut self.inbox, left),
-            }
         }
     }
 }
@@ -208,18 +182,8 @@ impl Session {
     }
 }
 
-/// Keeps a message; beyond the limit the oldest goes.
-fn push(queue: &mut VecDeque<Message>, message: Message) {
-    if queue.len() == KEPT {
-        queue.pop_front();
-    }
-    queue.push_back(message);
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn message(topic: &str, qos: Qos) -> Message {
@@ -259,17 +223,5 @@ mod tests {
         assert_eq!(hub.next("kept").map(|m| m.topic), Some("t".to_owned()));
         assert_eq!(hub.next("kept"), None);
         assert_eq!(hub.next("clean"), None);
-    }
-
-    #[test]
-    fn a_message_is_taken_once_whether_it_came_before_or_after() {
-        let hub = Hub::new();
-        hub.accept(message("before", Qos::AtLeastOnce));
-        assert!(hub.take("before").wait(Duration::ZERO).is_some());
-        assert!(hub.take("before").wait(Duration::ZERO).is_none());
-        let after = hub.take("after");
-        hub.accept(message("after", Qos::AtLeastOnce));
-        assert!(after.wait(Duration::ZERO).is_some());
-        assert!(hub.take("after").wait(Duration::ZERO).is_none());
     }
 }

@@ -10,6 +10,7 @@
 mod fault;
 mod frame;
 mod hub;
+mod inbox;
 mod message;
 mod mqtt;
 mod nucleus;

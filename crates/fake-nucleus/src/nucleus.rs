@@ -192,7 +192,13 @@ impl FakeNucleus {
 
     /// What the component published on local topics.
     pub fn pubsub_received(&self) -> Vec<Message> {
-        self.nucleus.lock().record.local.clone()
+        self.nucleus.lock().record.local.received()
+    }
+
+    /// Takes the oldest message that the component published on a local topic which `filter`
+    /// matches, and that was not taken before; or the next to come.
+    pub fn pubsub_take(&self, filter: &str) -> Pending<Message> {
+        self.nucleus.lock().record.local.take(filter)
     }
 
     /// The states that the component reported.

@@ -92,6 +92,8 @@ impl State {
 
     fn settle_link(&mut self) {
         let is_due = self.cloud.is_wanted && self.cloud.is_running;
+        // A link that is taken away is noticed.
+        self.cloud.is_frozen &= is_due;
         // The driver may be told of the next link before it has heard that this one is over.
         self.tell_driver(!is_due);
         if is_due {

@@ -4,7 +4,7 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Failure, Reply, State, StreamKey, note,
+    Answer, Failure, Reply, State, StreamKey,
     requests::{Arguments, text},
 };
 use crate::{Message, Mode, Qos, settings::is_allowed, topic};
@@ -32,7 +32,7 @@ impl State {
         let body = body_of(arguments).ok_or_else(|| self.bad_message())?;
         let payload = payload_of(body).ok_or_else(|| self.bad_message())?;
         let message = Message { topic: topic.clone(), payload, qos: Qos::AtMostOnce };
-        note(&mut self.record.local, message);
+        self.record.local.add(message);
         self.deliver_locally(&topic, body, true);
         Ok(Reply::Done(json!({})))
     }

@@ -37,6 +37,7 @@ pub(crate) use wire::Next;
 use crate::{
     Mode, Settings,
     fault::Armed,
+    inbox::Inbox,
     message::{APPLICATION_ERROR, APPLICATION_MESSAGE, NAMESPACE, Outgoing, TERMINATE_STREAM},
 };
 
@@ -91,7 +92,8 @@ pub(crate) struct Record {
     pub states: Vec<String>,
     pub violations: Vec<String>,
     pub client_devices: Vec<ClientDeviceCall>,
-    pub local: Vec<crate::Message>,
+    /// What the component published on local topics.
+    pub local: Inbox,
     /// Messages that came between a SUBACK and the answer to the component.
     pub dropped: u64,
 }

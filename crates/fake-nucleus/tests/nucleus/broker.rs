@@ -4,7 +4,10 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -38,8 +41,7 @@ impl Broker {
     }
 
     fn with(lines: &str, prepare: impl FnOnce(&Path)) -> Self {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = free.local_addr().unwrap().port();
+        let port = free_port();
         let mut broker = Self { folder: tempfile::tempdir().unwrap(), port, process: None };
         let folder = broker.folder.path().display();
         prepare(broker.folder.path());
@@ -49,7 +51,6 @@ impl Broker {
         )
         .replace("FOLDER", &folder.to_string());
         std::fs::write(broker.configuration(), lines).unwrap();
-        drop(free);
         broker.run();
         broker
     }
@@ -118,6 +119,18 @@ impl Broker {
         is_ready.recv_timeout(DEADLINE).expect("a subscription");
         (client, payloads)
     }
+}
+
+/// A port that is free now, and another each time. Below the range that the kernel takes for outgoing
+/// connections, so that a stopped broker finds it free again.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let offset = std::process::id().wrapping_mul(97);
+    let mut ports = std::iter::repeat_with(|| {
+        let number = offset.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(12_000 + number % 20_000).unwrap()
+    });
+    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap()
 }
 
 /// Makes an authority, and pairs for a server on this machine and for the core.

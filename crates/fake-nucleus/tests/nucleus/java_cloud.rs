@@ -231,6 +231,17 @@ fn a_dead_link_that_nobody_noticed_takes_everything_and_loses_qos_0() {
 }
 
 #[test]
+fn a_dead_link_that_is_taken_away_is_noticed() {
+    let (hub, nucleus, mut client) = java();
+    nucleus.freeze_link(true);
+    client.publish("t", "x", "1").expect("a yes");
+    nucleus.set_online(false);
+    assert!(client.publish("t", "x", "0").is_err());
+    nucleus.set_online(true);
+    assert_eq!(hub.count(), 1);
+}
+
+#[test]
 fn at_most_five_publishes_are_under_way() {
     let timing = Timing { round_trip: Duration::from_secs(3_600), ..Timing::default() };
     let (hub, nucleus, mut client) = start(|s| Settings { timing, ..s });

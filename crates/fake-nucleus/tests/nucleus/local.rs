@@ -6,7 +6,7 @@ use data_encoding::BASE64;
 use fake_nucleus::{ClientDeviceCall, ClientDevices, FakeNucleus, Mode, Policy, Settings};
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, DEADLINE};
 
 const MODES: [Mode; 2] = [Mode::Java, Mode::Lite];
 
@@ -36,8 +36,9 @@ fn a_neighbour_is_heard_and_hears() {
             assert_eq!(event.body(), json!({"binaryMessage": message}));
         }
         client.call("PublishToTopic", &binary("up", "own")).expect("a yes");
-        let received = nucleus.pubsub_received();
-        assert_eq!((&*received[0].topic, &*received[0].payload), ("up", &b"own"[..]));
+        let received = nucleus.pubsub_take("up").wait(DEADLINE).expect("a message");
+        assert_eq!((&*received.topic, &*received.payload), ("up", &b"own"[..]));
+        assert_eq!(nucleus.pubsub_received(), [received]);
     }
 }
 

@@ -3,6 +3,7 @@
 Usage: official.py FAKE_NUCLEUS java|lite CONFIGURATION_FILE
 """
 
+import json
 import queue
 import subprocess
 import sys
@@ -37,8 +38,6 @@ class Nucleus:
         return self.process.stdout.readline().strip()
 
     def report(self):
-        import json
-
         return json.loads(self.tell("report"))
 
     def connect(self, token=None):
