@@ -7,6 +7,7 @@ use certrelay::reason::Reason;
 use crate::{
     crowd::Crowd,
     harness::{Site, Via, counted},
+    support::peer::Login,
 };
 
 const LONG: Duration = Duration::from_secs(120);
@@ -36,16 +37,19 @@ async fn a_store_without_room_refuses_what_is_new_and_works_off_what_it_has(via:
 
     let _cloud = crowd.serve_cloud(cloud);
     site.network.restore();
-    site.gateway
-        .until("all that was taken is worked off", |shown| {
-            let waits = |row: &certrelay::status::Row| {
-                matches!(row.state.as_str(), "await-cert" | "await-ack") || row.notices > 0
-            };
-            shown.summary.store.failing.is_none()
-                && !shown.children.iter().any(waits)
-                && shown.children.iter().any(|row| row.state.as_str() == "done")
-        })
-        .await;
+    let is_worked_off = |shown: &certrelay::status::StatusSnapshot| {
+        let waits = |row: &certrelay::status::Row| {
+            matches!(row.state.as_str(), "await-cert" | "await-ack") || row.notices > 0
+        };
+        shown.summary.store.failing.is_none()
+            && !shown.children.iter().any(waits)
+            && shown.children.iter().any(|row| row.state.as_str() == "done")
+    };
+    let settler = Login::plain(site.cloud.port(), "settler").connect().await.expect("connects");
+    tokio::select! {
+        () = site.gateway.until_within(LONG, "all that was taken is worked off", is_worked_off) => {}
+        never = crowd.settle_again(&settler) => match never {},
+    }
     let taken = crowd.count(|counts| counts.csrs.len());
     crowd.until(LONG, "each CSR is answered", |counts| counts.answered.len() == taken).await;
     println!("{taken} of {CHILDREN} CSRs found room; all of them were answered");

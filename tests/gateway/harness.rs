@@ -479,6 +479,16 @@ impl Gateway {
 
     /// Waits for a snapshot of this process of which something is true.
     pub async fn until(&mut self, what: &str, holds: impl Fn(&StatusSnapshot) -> bool) {
+        self.until_within(DEADLINE, what, holds).await;
+    }
+
+    /// As [`Gateway::until`], for what takes long.
+    pub async fn until_within(
+        &mut self,
+        deadline: Duration,
+        what: &str,
+        holds: impl Fn(&StatusSnapshot) -> bool,
+    ) {
         let pid = self.pid();
         let mut last = None;
         let start = now();
@@ -489,7 +499,7 @@ impl Gateway {
                 return;
             }
             let log = || self.log().join("\n");
-            assert!(start.elapsed() < DEADLINE, "{what}: {last:#?}\n{}", log());
+            assert!(start.elapsed() < deadline, "{what}: {last:#?}\n{}", log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -135,7 +135,7 @@ async fn attack(site: &mut Site, by: &Peer, cloud: &mut Cloud, hostile: Hostile,
     site.gateway.until_counted(side, reason, before + 1).await;
     site.gateway.until_done(&honest).await;
     if let Some(code) = hostile.reported {
-        let report = cloud.uplink(hostile.name, "crt_err").await;
+        let report = cloud.new_uplink(hostile.name, "crt_err").await;
         assert_eq!((report.text("code"), report.text("core")), (code, CORE), "{reason}");
     }
 }

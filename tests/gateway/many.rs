@@ -89,7 +89,7 @@ async fn every_csr_that_came_while_the_link_was_down_and_the_gateway_was_killed_
     };
     let settler = Login::plain(site.cloud.port(), "settler").connect().await.expect("connects");
     tokio::select! {
-        () = site.gateway.until("all rotations are over", all_done) => {}
+        () = site.gateway.until_within(LONG, "all rotations are over", all_done) => {}
         never = crowd.settle_again(&settler) => match never {},
     }
     most_memory = most_memory.max(memory(site.gateway.pid(), "VmHWM:"));

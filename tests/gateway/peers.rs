@@ -1,7 +1,7 @@
 //! The scripted cloud and the scripted children.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex},
 };
 
@@ -54,6 +54,8 @@ pub struct Cloud {
     unread: VecDeque<Seen>,
     /// The last of each kind that was said to each child.
     said: Mutex<HashMap<(String, String), Vec<u8>>>,
+    /// The messages that [`Cloud::new_uplink`] has returned.
+    heard: HashSet<String>,
     /// All uplinks, in order.
     pub seen: Vec<Seen>,
 }
@@ -62,7 +64,8 @@ impl Cloud {
     /// A cloud on this connection.
     pub fn new(peer: Peer, authority: Arc<Authority>) -> Self {
         let (issued, unread, said) = (HashMap::new(), VecDeque::new(), Mutex::default());
-        Self { peer, authority, issued, unread, said, seen: Vec::new() }
+        let heard = HashSet::new();
+        Self { peer, authority, issued, unread, said, heard, seen: Vec::new() }
     }
 
     /// Goes on over another connection.
@@ -106,6 +109,16 @@ impl Cloud {
             let seen = Seen::read(&message.unwrap_or_else(|| panic!("no {kind} of {name} came")));
             self.seen.push(seen.clone());
             self.unread.push_back(seen);
+        }
+    }
+
+    /// As [`Cloud::uplink`], but past what says once more what this has returned before.
+    pub async fn new_uplink(&mut self, name: &str, kind: &str) -> Seen {
+        loop {
+            let seen = self.uplink(name, kind).await;
+            if self.heard.insert(seen.text("mid").to_owned()) {
+                return seen;
+            }
         }
     }
 
