@@ -14,7 +14,7 @@ use certrelay::{
     reason::Reason,
     status::{self, Row, RowState, StatusSnapshot},
 };
-use fake_nucleus::{FakeNucleus, Mode, TlsFiles, Upstream};
+use fake_nucleus::FakeNucleus;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,6 +29,7 @@ use crate::{
         pki::{Authority, Files, Pair},
         proxy::Proxy,
     },
+    way::{WayUp, say_again, toml},
 };
 
 /// Far more than anything takes on a busy machine.
@@ -37,22 +38,16 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// The gateway's program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_certrelay");
 
+pub use crate::way::Via;
+
 /// The core device's thing name.
 pub const CORE: &str = "core-1";
 
 /// The gateway's identity at both brokers.
-const GATEWAY: &str = "core-1-certrelay";
+pub const GATEWAY: &str = "core-1-certrelay";
 
 /// What the example says of access on the floor.
 const RULES: &str = include_str!("../../examples/mosquitto/acl");
-
-/// How the gateway reaches the cloud.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Via {
-    Mqtt,
-    Classic,
-    Lite,
-}
 
 /// Two brokers, the network between gateway and cloud, and the gateway's place.
 pub struct Site {
@@ -225,58 +220,6 @@ impl Secured {
         let folder = self.files.path().join(name);
         fs::create_dir_all(&folder).expect("a folder");
         folder
-    }
-}
-
-fn toml(files: &Files) -> String {
-    let Files { ca, certificate, key } = files;
-    format!("caFile = {ca:?}\ncertificateFile = {certificate:?}\nkeyFile = {key:?}\n")
-}
-
-/// How long the cloud waits before it says something again; a broker keeps what it said.
-async fn say_again(via: Via) {
-    match via {
-        Via::Mqtt => std::future::pending().await,
-        Via::Classic | Via::Lite => tokio::time::sleep(Duration::from_millis(500)).await,
-    }
-}
-
-/// The way from the gateway to the cloud's broker.
-enum WayUp {
-    /// A table of settings.
-    Mqtt(String),
-    /// Through this one, once it is there.
-    Nucleus(Box<fake_nucleus::Settings>, Option<FakeNucleus>),
-}
-
-impl WayUp {
-    fn new(via: Via, port: u16, files: Option<Files>) -> Self {
-        let host = if files.is_some() { "localhost" } else { "127.0.0.1" };
-        let mode = match via {
-            Via::Classic => Mode::Java,
-            Via::Lite => Mode::Lite,
-            Via::Mqtt => {
-                let tls = files.as_ref().map(toml).unwrap_or_default();
-                return Self::Mqtt(format!("link = 'mqtt'\nhost = '{host}'\nport = {port}\n{tls}"));
-            }
-        };
-        let mut settings = fake_nucleus::Settings::new(mode);
-        settings.thing_name = CORE.to_owned();
-        settings.timing.unsubscribe = Duration::from_millis(5);
-        settings.upstream = Upstream::Mqtt {
-            host: host.to_owned(),
-            port,
-            client_id: GATEWAY.to_owned(),
-            tls: files.map(|Files { ca, certificate, key }| TlsFiles { ca, certificate, key }),
-        };
-        Self::Nucleus(Box::new(settings), None)
-    }
-
-    fn settings(&self) -> &str {
-        match self {
-            Self::Mqtt(table) => table,
-            Self::Nucleus(..) => "",
-        }
     }
 }
 

@@ -45,3 +45,4 @@ mod nucleus;
 mod outages;
 mod peers;
 mod rotation;
+mod way;
