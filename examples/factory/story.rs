@@ -114,8 +114,9 @@ impl<'a> Story<'a> {
             agent.start()?;
         }
         let nucleus = nucleus_name(self.mode);
+        self.tell(&format!("the gateway is a component of {nucleus}"));
         self.tell(&format!(
-            "the gateway under {nucleus}, {on} agents, 1 application start; {LATE} devices are off"
+            "the gateway, {on} agents and 1 application start; {LATE} devices are off"
         ));
         self.until("every device is connected, the gateway on both sides", |story| {
             let is_connected =
@@ -204,7 +205,7 @@ impl<'a> Story<'a> {
     async fn strike_the_nucleus_deaf(&mut self) -> anyhow::Result<()> {
         let (struck, before) = (self.screen.elapsed(), self.subscribed());
         self.nucleus.restart_iotcored();
-        self.tell("the nucleus' MQTT daemon restarts: every subscription dies without a word");
+        self.tell("the nucleus' MQTT daemon restarts: all its subscriptions die silently");
         self.start_the_late()?;
         self.until("the gateway finds its subscriptions dead", |story| {
             story.subscribed() > before && story.links_are_up()
