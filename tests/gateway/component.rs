@@ -10,8 +10,9 @@ use fake_nucleus::{ClientDevices, UpdateAnswer, Verdict};
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{CORE, Site, Via, counted},
-    peers::certificate_id,
+    harness::{CORE, DEADLINE, Site, Via, counted, topic},
+    peers::{Seen, certificate_id, csr},
+    support::eventually_async,
 };
 
 under_each_nucleus!(
@@ -19,6 +20,7 @@ under_each_nucleus!(
     settings_that_are_wrong_change_nothing_and_say_why,
     a_component_that_is_set_up_wrongly_ends_and_says_what_to_mend,
     the_status_says_which_nucleus_it_is,
+    a_child_behind_the_mqtt_bridge_rotates_and_the_status_warns_of_the_bridge,
 );
 
 /// How the gateway is configured, with one more member.
@@ -106,6 +108,45 @@ async fn the_status_says_which_nucleus_it_is(via: Via) {
     assert_eq!(status["nucleus"], nucleus);
     assert_eq!(status["links"]["cloud"]["kind"], "greengrass");
     assert_eq!(status["links"]["local"]["kind"], "mqtt");
+}
+
+/// The last message of this kind that the bridge would give to `dev-a`, once there is one.
+async fn bridged(site: &mut Site, kind: &str) -> Seen {
+    let mut found = None;
+    eventually_async(DEADLINE, kind, async || {
+        let passed = site.gateway.nucleus().pubsub_received();
+        let last = passed.iter().rev().find(|passed| passed.topic == topic("dev-a", kind));
+        found = last.map(|passed| Seen::of(&passed.topic, &passed.payload));
+        found.is_some()
+    })
+    .await;
+    found.expect("it was found")
+}
+
+async fn a_child_behind_the_mqtt_bridge_rotates_and_the_status_warns_of_the_bridge(via: Via) {
+    let mut site = Site::plain(via);
+    let floor = site.floor.port();
+    site.gateway.speak_through_the_bridge(floor);
+    site.gateway.started().await;
+    site.gateway.serves("cloud").await;
+    let mut cloud = site.cloud().await;
+    cloud.request("dev-a", &json!({"rotationId": "r-1", "core": CORE})).await;
+    assert_eq!(bridged(&mut site, "csr_req").await.text("rotationId"), "r-1");
+
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let csr = json!({"CSR": csr("dev-a", &key), "rotationId": "r-1"}).to_string();
+    site.gateway.nucleus().pubsub_publish(&topic("dev-a", "csr_res"), csr.as_bytes());
+    let csr = cloud.uplink("dev-a", "csr_res").await;
+    cloud.certify(&csr).await;
+    let crt = bridged(&mut site, "crt").await;
+    let id = certificate_id(crt.text("certificatePem")).to_string();
+    let ack = json!({"certificateId": id, "rotationId": "r-1"}).to_string();
+    site.gateway.nucleus().pubsub_publish(&topic("dev-a", "crt_ack"), ack.as_bytes());
+    let ack = cloud.uplink("dev-a", "crt_ack").await;
+    assert_eq!(ack.text("certificateId"), id);
+    cloud.settle(&ack).await;
+    site.finished(&cloud, &ack).await;
+    assert_eq!(site.gateway.status()["links"]["local"]["kind"], "pubsub");
 }
 
 #[tokio::test]

@@ -280,6 +280,14 @@ impl Gateway {
         }
     }
 
+    /// Has it speak to the floor through Greengrass' MQTT bridge. Before the first start.
+    pub fn speak_through_the_bridge(&mut self, floor: u16) {
+        let settings = fs::read_to_string(self.settings()).expect("written by new");
+        let broker = format!("host = '127.0.0.1'\nport = {floor}\n");
+        assert!(settings.contains(&broker), "{settings}");
+        self.set(&settings.replace(&broker, "link = 'pubsub'\n"));
+    }
+
     /// Sets how often the link to the cloud is probed. Before the first start.
     pub fn probe_every(&mut self, interval: Duration) {
         let settings = fs::read_to_string(self.settings()).expect("written by new");

@@ -34,9 +34,14 @@ pub struct Seen {
 impl Seen {
     /// Reads a message.
     pub fn read(message: &Received) -> Self {
-        let mut segments = message.topic.rsplit('/').map(str::to_owned);
+        Self::of(&message.topic, &message.payload)
+    }
+
+    /// Reads a message that came by another way.
+    pub fn of(topic: &str, payload: &[u8]) -> Self {
+        let mut segments = topic.rsplit('/').map(str::to_owned);
         let (kind, name) = (segments.next(), segments.next());
-        let body = serde_json::from_slice(&message.payload).unwrap_or_default();
+        let body = serde_json::from_slice(payload).unwrap_or_default();
         Self { name: name.unwrap_or_default(), kind: kind.unwrap_or_default(), body }
     }
 
