@@ -45,6 +45,7 @@ fn link(nucleus: &FakeNucleus) -> Link {
         client: client(nucleus),
         downlinks: vec!["down/+".to_owned()],
         loopbacks: vec!["up/+".to_owned(), "probe".to_owned()],
+        unconfirmed: 8,
         events: 1024,
     })
 }
@@ -146,6 +147,22 @@ async fn a_burst_is_paced_so_that_lite_takes_all_of_it() {
     println!("100 messages of 3 kB, 20 ms round trip: {:?}", began.elapsed());
     let asked = bench.nucleus.calls()["PublishToIoTCore"];
     assert_eq!(asked, 100, "none was refused and tried again");
+}
+
+#[tokio::test]
+async fn a_nucleus_that_is_offline_unnoticed_gets_no_more_than_what_may_be_unconfirmed() {
+    let mut bench = Bench::up(Mode::Java).await;
+    bench.publish(0, "up/a", b"x", Qos::AtLeastOnce).await;
+    assert_eq!(message(&mut bench.link).await.payload, b"x");
+    bench.nucleus.freeze_link(true);
+    for number in 1..100 {
+        bench.publish(number, "up/a", &[number], Qos::AtLeastOnce).await;
+    }
+    let spooled = async || bench.nucleus.spooled() == 8;
+    support::eventually_async(DEADLINE, "the window is full", spooled).await;
+    bench.publish(200, "probe", b"last", Qos::AtMostOnce).await;
+    while result(&mut bench.link).await.0 != 200 {}
+    assert_eq!(bench.nucleus.spooled(), 9, "eight, and the probe");
 }
 
 #[tokio::test]

@@ -64,6 +64,8 @@ pub struct Options {
     pub downlinks: Vec<String>,
     /// Our own messages that come back.
     pub loopbacks: Vec<String>,
+    /// The most messages that have not come back.
+    pub unconfirmed: usize,
     /// Events that may wait for the reader.
     pub events: usize,
 }
@@ -98,6 +100,7 @@ struct Driver<'a> {
     down: Option<String>,
     waiting: VecDeque<Attempt>,
     window: Window,
+    unconfirmed: usize,
     calls: JoinSet<(Attempt, Result<(), CallError>)>,
     retries: VecDeque<(Instant, Attempt)>,
 }
@@ -134,7 +137,7 @@ enum Fate {
 
 impl<'a> Driver<'a> {
     fn new(options: Options, outlet: &'a Outlet) -> Self {
-        let Options { client, downlinks, loopbacks, .. } = options;
+        let Options { client, downlinks, loopbacks, unconfirmed, .. } = options;
         let downlinks = downlinks.into_iter().map(Wanted::needed);
         let wanted = downlinks.chain(loopbacks.into_iter().map(Wanted::welcome)).collect();
         Self {
@@ -147,7 +150,8 @@ impl<'a> Driver<'a> {
             connections: 0,
             down: None,
             waiting: VecDeque::new(),
-            window: Window::new(Nucleus::Lite),
+            window: Window::new(Nucleus::Lite, unconfirmed),
+            unconfirmed,
             calls: JoinSet::new(),
             retries: VecDeque::new(),
         }
@@ -190,11 +194,7 @@ impl<'a> Driver<'a> {
                 }
             }
             State::Connected { generation, nucleus } => {
-                let connected = Some((generation, nucleus));
-                if self.connected != connected {
-                    self.connected = connected;
-                    self.window = Window::new(nucleus);
-                }
+                self.connected = Some((generation, nucleus));
                 if matches!(self.stage, Stage::Away) {
                     self.stage = Stage::Subscribes { fresh: self.subscribe(), old: None };
                 }
@@ -321,7 +321,19 @@ impl<'a> Driver<'a> {
     fn on_news(&mut self, news: News<IoTCoreMessage>) {
         match news {
             News::Message(message) => self.on_message(message),
+            News::Granted => {
+                self.ask_the_refused_again();
+                self.on_standing();
+            }
             News::Standing => self.on_standing(),
+        }
+    }
+
+    /// One was granted, so the cloud is within reach: the others need not wait for their turn.
+    fn ask_the_refused_again(&mut self) {
+        if let Stage::Subscribes { fresh, .. } = &mut self.stage {
+            let client = &self.client;
+            fresh.ask_again(|filter| client.subscribe_to_iot_core(filter, IpcQos::AtLeastOnce));
         }
     }
 
@@ -363,6 +375,9 @@ impl<'a> Driver<'a> {
             tracing::warn!(why, "done without: it is not known what arrives");
         }
         self.stage = Stage::Serves { streams };
+        if let Some((_, nucleus)) = self.connected {
+            self.window = Window::new(nucleus, self.unconfirmed);
+        }
         self.down = None;
         self.connections += 1;
         let connection = ConnectionId(self.connections);
@@ -420,7 +435,7 @@ impl Stage {
                     news = old.next() => match news {
                         News::Message(_) => news,
                         // How the old ones stand is of no matter any more.
-                        News::Standing => continue,
+                        News::Granted | News::Standing => continue,
                     },
                 };
             },

@@ -111,7 +111,7 @@ impl<'a> Driver<'a> {
                 },
                 news = self.stage.next() => match news {
                     News::Message(message) => self.on_message(message),
-                    News::Standing => self.on_standing(),
+                    News::Granted | News::Standing => self.on_standing(),
                 },
             }
         }

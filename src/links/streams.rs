@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use aws_greengrass_ipc::{Inactive, Subscription, Update};
+use aws_greengrass_ipc::{CallError, ErrorCode, Inactive, Subscription, Update};
 
 use crate::wire::escape;
 
@@ -45,7 +45,9 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) enum News<E> {
     Message(E),
-    /// It was granted, refused or ended: the [`Verdict`] may be another.
+    /// It was granted: the [`Verdict`] may be another.
+    Granted,
+    /// It was refused, or ended: the [`Verdict`] may be another.
     Standing,
 }
 
@@ -70,7 +72,11 @@ struct Stream<E> {
 enum Standing {
     Waiting,
     Granted,
-    Refused(String),
+    /// `may_help`: it is no policy that forbids it.
+    Refused {
+        why: String,
+        may_help: bool,
+    },
 }
 
 impl<E> Streams<E> {
@@ -111,6 +117,18 @@ impl<E> Streams<E> {
         if self.streams.iter().any(waits) { Verdict::Waiting } else { Verdict::Granted }
     }
 
+    /// Subscribes anew to those that were refused, instead of waiting for their next try. Not to
+    /// those that a policy forbids.
+    pub fn ask_again(&mut self, subscribe: impl Fn(&str) -> Subscription<E>) {
+        for stream in &mut self.streams {
+            if matches!(stream.standing, Standing::Refused { may_help: true, .. }) {
+                self.shed -= self.shed.min(stream.subscription.shed());
+                stream.subscription = subscribe(&stream.wanted.filter);
+                stream.standing = Standing::Waiting;
+            }
+        }
+    }
+
     /// Gives up those that were refused; says why, for each.
     pub fn give_up_refused(&mut self) -> Vec<String> {
         let refusals = self.streams.iter().filter_map(Stream::refusal).collect();
@@ -127,17 +145,27 @@ impl<E> Streams<E> {
 
 impl<E> Stream<E> {
     fn take(&mut self, update: Update<E>) -> News<E> {
-        self.standing = match update {
+        match update {
             Update::Event(event) => return News::Message(event),
-            Update::Active { .. } => Standing::Granted,
-            Update::Inactive(Inactive::Refused(why)) => Standing::Refused(why.to_string()),
-            Update::Inactive(Inactive::Ended(_) | Inactive::ConnectionLost) => Standing::Waiting,
-        };
+            Update::Active { .. } => {
+                self.standing = Standing::Granted;
+                return News::Granted;
+            }
+            Update::Inactive(Inactive::Refused(error)) => {
+                let is_forbidden = matches!(&error, CallError::Service(error)
+                    if error.code == ErrorCode::Unauthorized);
+                self.standing =
+                    Standing::Refused { why: error.to_string(), may_help: !is_forbidden };
+            }
+            Update::Inactive(Inactive::Ended(_) | Inactive::ConnectionLost) => {
+                self.standing = Standing::Waiting;
+            }
+        }
         News::Standing
     }
 
     fn refusal(&self) -> Option<String> {
-        let Standing::Refused(why) = &self.standing else { return None };
+        let Standing::Refused { why, .. } = &self.standing else { return None };
         Some(format!("no subscription to {}: {}", self.wanted.filter, escape(why)))
     }
 }

@@ -53,8 +53,13 @@ pub(super) fn cloud(config: &Config, nucleus: Option<&Client>) -> Result<Link, R
             let client = nucleus.ok_or(RuntimeError::NoNucleus(Side::Cloud))?.clone();
             let loopbacks = uplinks.chain([probe]).collect();
             let downlinks = downlinks.collect();
-            let options = greengrass::Options { client, downlinks, loopbacks, events: EVENTS };
-            Ok(greengrass::spawn(options))
+            Ok(greengrass::spawn(greengrass::Options {
+                client,
+                downlinks,
+                loopbacks,
+                unconfirmed: settings.unconfirmed,
+                events: EVENTS,
+            }))
         }
     }
 }

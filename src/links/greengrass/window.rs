@@ -1,8 +1,9 @@
 //! What may be under way to a nucleus at once.
 //!
-//! Nucleus lite says yes when a message is written, and has room for ten that the cloud's broker
-//! has not acknowledged, or 15 kB, for the whole device; what goes beyond is refused. So a message
-//! holds its place here until it is seen to come back, or for a while where it does not.
+//! A nucleus says yes to what it has only written (lite) or spooled (classic), and has little room,
+//! which other components share: lite for ten messages that the cloud's broker has not acknowledged,
+//! or 15 kB; classic for 2.5 MiB. So a message holds its place here until it is seen to come back. Where
+//! none comes back, because a policy forbids it, each holds its place for a moment only.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -17,20 +18,25 @@ struct Limits {
     messages: usize,
     /// Topics and payloads, in bytes.
     bytes: usize,
-    /// How long a message counts as under way after the nucleus has said yes.
-    lingers: Duration,
 }
 
 /// Lite's limits less what other components of the device may need.
-const LITE: Limits = Limits { messages: 8, bytes: 12_000, lingers: Duration::from_secs(1) };
+const LITE: Limits = Limits { messages: 8, bytes: 12_000 };
 
-/// The classic nucleus queues: this only bounds our own calls.
-const CLASSIC: Limits = Limits { messages: 64, bytes: 1 << 20, lingers: Duration::ZERO };
+/// A part of the classic nucleus' spool.
+const CLASSIC: Limits = Limits { messages: usize::MAX, bytes: 1 << 20 };
+
+/// How long a message counts as under way after the nucleus has said yes: where messages come back,
+/// and where none was seen to.
+const LINGERS: Duration = Duration::from_secs(30);
+const LINGERS_UNHEARD: Duration = Duration::from_secs(1);
 
 /// The messages that are under way.
 #[derive(Debug)]
 pub(super) struct Window {
     limits: Limits,
+    /// One has come back.
+    is_heard: bool,
     held: VecDeque<Held>,
 }
 
@@ -44,12 +50,14 @@ struct Held {
 }
 
 impl Window {
-    pub fn new(nucleus: Nucleus) -> Self {
+    /// A window of so many messages, or what the nucleus has room for.
+    pub fn new(nucleus: Nucleus, unconfirmed: usize) -> Self {
         let limits = match nucleus {
             Nucleus::Classic => CLASSIC,
             Nucleus::Lite => LITE,
         };
-        Self { limits, held: VecDeque::new() }
+        let messages = limits.messages.min(unconfirmed);
+        Self { limits: Limits { messages, ..limits }, is_heard: false, held: VecDeque::new() }
     }
 
     /// Whether one more may go now. The first always may.
@@ -67,7 +75,7 @@ impl Window {
 
     /// The nucleus has said yes.
     pub fn taken(&mut self, mid: Mid, now: Instant) {
-        let until = now + self.limits.lingers;
+        let until = now + if self.is_heard { LINGERS } else { LINGERS_UNHEARD };
         let held = self.held.iter_mut().find(|held| held.mid == mid);
         if let Some(held) = held {
             held.until = Some(until);
@@ -84,6 +92,7 @@ impl Window {
     pub fn came_back(&mut self, topic: &str, payload: &[u8]) {
         let at = self.held.iter().position(|held| held.topic == topic && held.payload == payload);
         if let Some(at) = at {
+            self.is_heard = true;
             self.held.remove(at);
         }
     }
@@ -128,36 +137,41 @@ mod tests {
     }
 
     #[test]
-    fn lite_gets_less_than_it_has_room_for() {
-        assert_eq!(fill(&mut Window::new(Nucleus::Lite), 100), 8);
-        assert_eq!(fill(&mut Window::new(Nucleus::Lite), 4000), 2);
-        assert_eq!(fill(&mut Window::new(Nucleus::Lite), 100_000), 1);
-        assert_eq!(fill(&mut Window::new(Nucleus::Classic), 4000), 64);
+    fn a_nucleus_gets_no_more_than_is_wanted_and_lite_less_than_it_has_room_for() {
+        assert_eq!(fill(&mut Window::new(Nucleus::Lite, 100), 100), 8);
+        assert_eq!(fill(&mut Window::new(Nucleus::Lite, 5), 100), 5);
+        assert_eq!(fill(&mut Window::new(Nucleus::Lite, 100), 4000), 2);
+        assert_eq!(fill(&mut Window::new(Nucleus::Lite, 100), 100_000), 1);
+        assert_eq!(fill(&mut Window::new(Nucleus::Classic, 100), 4000), 100);
     }
 
     #[test]
-    fn a_message_holds_its_place_until_it_comes_back_or_for_a_while() {
-        let mut window = Window::new(Nucleus::Lite);
+    fn a_message_holds_its_place_until_it_comes_back_or_for_long() {
+        for nucleus in [Nucleus::Classic, Nucleus::Lite] {
+            let mut window = Window::new(nucleus, 8);
+            let now = Instant::now();
+            fill(&mut window, 100);
+            window.came_back("a", &[0; 100]);
+            window.came_back("b", &[1; 100]);
+            assert_eq!(fill(&mut window, 100), 1);
+            window.taken(Mid([5; 16]), now);
+            assert_eq!(window.next(), Some(now + LINGERS));
+            window.let_go(now + LINGERS_UNHEARD);
+            assert_eq!(fill(&mut window, 100), 0);
+            window.let_go(now + LINGERS);
+            assert_eq!(fill(&mut window, 100), 1);
+            window.refused(Mid([6; 16]));
+            assert_eq!(fill(&mut window, 100), 1);
+        }
+    }
+
+    #[test]
+    fn where_nothing_comes_back_nobody_waits_long_for_it() {
+        let mut window = Window::new(Nucleus::Classic, 8);
         let now = Instant::now();
         fill(&mut window, 100);
-        window.came_back("a", &[0; 100]);
-        window.came_back("b", &[1; 100]);
-        assert_eq!(fill(&mut window, 100), 1);
-        window.taken(Mid([5; 16]), now);
-        window.let_go(now);
-        assert_eq!(fill(&mut window, 100), 0);
-        assert_eq!(window.next(), Some(now + LITE.lingers));
-        window.let_go(now + LITE.lingers);
-        assert_eq!(fill(&mut window, 100), 1);
-        window.refused(Mid([6; 16]));
-        assert_eq!(fill(&mut window, 100), 1);
-    }
-
-    #[test]
-    fn on_classic_the_answer_is_enough() {
-        let mut window = Window::new(Nucleus::Classic);
-        fill(&mut window, 100);
-        window.taken(Mid([7; 16]), Instant::now());
+        window.taken(Mid([7; 16]), now);
+        window.let_go(now + LINGERS_UNHEARD);
         assert_eq!(fill(&mut window, 100), 1);
     }
 }
