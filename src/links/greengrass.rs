@@ -221,6 +221,12 @@ impl<'a> Driver<'a> {
         match command {
             LinkCommand::Ack(_) => {}
             LinkCommand::Reconnect => self.subscribe_anew(),
+            LinkCommand::Unconfirmed(most) => {
+                self.unconfirmed = most;
+                if let Some((_, nucleus)) = self.connected {
+                    self.window.resize(nucleus, most);
+                }
+            }
             LinkCommand::Publish(publish) => self.on_publish(publish),
         }
     }

@@ -71,6 +71,8 @@ pub struct Publish {
 pub enum LinkCommand {
     /// Send a message.
     Publish(Publish),
+    /// From now on so many messages may be unconfirmed: for a link to which a yes is no confirmation.
+    Unconfirmed(usize),
     /// Acknowledge a message; nothing happens if its connection is over.
     Ack(Delivery),
     /// Drop the connection and make a new one, so that the broker delivers again; over a nucleus,

@@ -324,7 +324,9 @@ impl Driver<'_> {
                         let outcome = Err(SendError::Offline);
                         outlet.report(LinkEvent::Sent { mid: publish.mid, outcome });
                     }
-                    Some(LinkCommand::Ack(_) | LinkCommand::Reconnect) => {}
+                    Some(
+                        LinkCommand::Ack(_) | LinkCommand::Reconnect | LinkCommand::Unconfirmed(_),
+                    ) => {}
                 },
             }
         }

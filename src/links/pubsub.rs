@@ -145,7 +145,7 @@ impl<'a> Driver<'a> {
 
     fn on_command(&mut self, command: LinkCommand) {
         match (command, &self.stage) {
-            (LinkCommand::Ack(_), _) => {}
+            (LinkCommand::Ack(_) | LinkCommand::Unconfirmed(_), _) => {}
             (LinkCommand::Reconnect, Stage::Away) => {}
             (
                 LinkCommand::Reconnect,

@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     config::{Change, Config},
-    links::{Link, LinkEvent, mqtt::MqttError},
+    links::{Link, LinkCommand, LinkEvent, mqtt::MqttError},
     nucleus::{self, News, Prewarm, Told},
     reason::Reason,
     relay::{Event, Side},
@@ -183,7 +183,7 @@ impl Gateway {
                 self.on_link(side, event)?;
                 self.drain()?;
             }
-            Turn::News(news) => self.on_news(news)?,
+            Turn::News(news) => self.on_news(news).await?,
             Turn::Told(told) => self.on_told(told).await?,
             Turn::TimeToOpen => self.reopen(),
             Turn::TimeToReport => self.write_report(false),
@@ -290,7 +290,7 @@ impl Gateway {
         self.handle(event)
     }
 
-    fn on_news(&mut self, news: News) -> Result<(), RuntimeError> {
+    async fn on_news(&mut self, news: News) -> Result<(), RuntimeError> {
         match news {
             News::Nucleus(nucleus) => {
                 tracing::info!(nucleus = nucleus.as_str(), "connected to the nucleus");
@@ -299,7 +299,7 @@ impl Gateway {
                 }
                 self.report.nucleus(nucleus.into());
             }
-            News::Settings(config) => self.on_settings(*config),
+            News::Settings(config) => self.on_settings(*config).await?,
             News::Refused(error) => {
                 tracing::error!(%error, "the new settings change nothing");
                 self.report.refused(&error);
@@ -310,7 +310,7 @@ impl Gateway {
     }
 
     /// What may change at once does; `status` says what waits for a restart.
-    fn on_settings(&mut self, new: Config) {
+    async fn on_settings(&mut self, new: Config) -> Result<(), RuntimeError> {
         let Change { config, needs_restart } = self.config.change(new);
         if !needs_restart.is_empty() {
             tracing::warn!(settings = needs_restart.join(", "), "wait for a restart");
@@ -318,9 +318,13 @@ impl Gateway {
         (self.set_level)(config.log.level);
         self.report.configured(needs_restart);
         self.config = config;
-        let Core::Works(working) = &mut self.core else { return };
         let settings = self.config.relay.clone();
-        working.relay.reconfigure(self.clock.now(), settings, &mut working.batch);
+        let unconfirmed = LinkCommand::Unconfirmed(settings.unconfirmed);
+        self.command(Side::Cloud, unconfirmed).await?;
+        if let Core::Works(working) = &mut self.core {
+            working.relay.reconfigure(self.clock.now(), settings, &mut working.batch);
+        }
+        Ok(())
     }
 
     /// Lets the core handle an event. Without a core it is dropped: what was not acknowledged is

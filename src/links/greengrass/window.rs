@@ -52,12 +52,13 @@ struct Held {
 impl Window {
     /// A window of so many messages, or what the nucleus has room for.
     pub fn new(nucleus: Nucleus, unconfirmed: usize) -> Self {
-        let limits = match nucleus {
-            Nucleus::Classic => CLASSIC,
-            Nucleus::Lite => LITE,
-        };
-        let messages = limits.messages.min(unconfirmed);
-        Self { limits: Limits { messages, ..limits }, is_heard: false, held: VecDeque::new() }
+        let limits = limits(nucleus, unconfirmed);
+        Self { limits, is_heard: false, held: VecDeque::new() }
+    }
+
+    /// From now on a window of so many messages.
+    pub fn resize(&mut self, nucleus: Nucleus, unconfirmed: usize) {
+        self.limits = limits(nucleus, unconfirmed);
     }
 
     /// Whether one more may go now. The first always may.
@@ -108,6 +109,14 @@ impl Window {
     }
 }
 
+fn limits(nucleus: Nucleus, unconfirmed: usize) -> Limits {
+    let limits = match nucleus {
+        Nucleus::Classic => CLASSIC,
+        Nucleus::Lite => LITE,
+    };
+    Limits { messages: limits.messages.min(unconfirmed), ..limits }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +152,10 @@ mod tests {
         assert_eq!(fill(&mut Window::new(Nucleus::Lite, 100), 4000), 2);
         assert_eq!(fill(&mut Window::new(Nucleus::Lite, 100), 100_000), 1);
         assert_eq!(fill(&mut Window::new(Nucleus::Classic, 100), 4000), 100);
+        let mut grows = Window::new(Nucleus::Lite, 2);
+        assert_eq!(fill(&mut grows, 100), 2);
+        grows.resize(Nucleus::Lite, 100);
+        assert_eq!(fill(&mut grows, 100), 6);
     }
 
     #[test]

@@ -118,6 +118,8 @@ impl<'a> Session<'a> {
                     None => return End::Closed,
                     Some(LinkCommand::Reconnect) => return End::Renewed,
                     Some(LinkCommand::Ack(delivery)) => self.acknowledge(delivery),
+                    // What it has sent is confirmed by the broker.
+                    Some(LinkCommand::Unconfirmed(_)) => {}
                     Some(LinkCommand::Publish(publish)) => self.publish(publish, notices),
                 },
                 Some(done) = notices.join_next() => {
