@@ -28,7 +28,7 @@ const CLASSIC: Limits = Limits { messages: usize::MAX, bytes: 1 << 20 };
 
 /// How long a message counts as under way after the nucleus has said yes: where messages come back,
 /// and where none was seen to.
-const LINGERS: Duration = Duration::from_secs(30);
+const LINGERS: Duration = Duration::from_secs(10);
 const LINGERS_UNHEARD: Duration = Duration::from_secs(1);
 
 /// The messages that are under way.
