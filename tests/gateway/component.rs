@@ -170,7 +170,7 @@ async fn client_device_auth_knows_a_certificate_before_its_child_does() {
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
     cloud.request("dev-a", &json!({"rotationId": "r-1", "core": CORE})).await;
-    let asked = device.downlink("csr_req").await;
+    let asked = site.downlink(&cloud, &mut device, "csr_req").await;
     device.send_csr(&asked).await;
     let csr = cloud.uplink("dev-a", "csr_res").await;
     cloud.certify(&csr).await;

@@ -342,6 +342,10 @@ impl Gateway {
     pub async fn started(&mut self) {
         self.start();
         self.serves("local").await;
+        // What is said before that is lost: a nucleus keeps nothing for a component.
+        if self.way.is_online() {
+            self.serves("cloud").await;
+        }
     }
 
     /// Waits until this process is ready and has connected to this side.

@@ -174,7 +174,7 @@ async fn what_is_wrong_at_the_cloud_is_refused_with_its_reason_and_the_right_cer
     let attacker = Login::plain(site.cloud.port(), "attacker").connect().await.expect("connects");
     let mut device = site.device("dev-a").await;
     cloud.request("dev-a", &json!({"rotationId": "r-1", "core": CORE})).await;
-    let asked = device.downlink("csr_req").await;
+    let asked = site.downlink(&cloud, &mut device, "csr_req").await;
     device.send_csr(&asked).await;
     let csr = cloud.uplink("dev-a", "csr_res").await;
     let waiting = csr.text("CSR").to_owned();
@@ -188,7 +188,7 @@ async fn what_is_wrong_at_the_cloud_is_refused_with_its_reason_and_the_right_cer
     assert_eq!(row(&shown, "dev-a").map(|row| row.state.as_str()), Some("await-cert"));
 
     cloud.certify(&csr).await;
-    let crt = device.downlink("crt").await;
+    let crt = site.downlink(&cloud, &mut device, "crt").await;
     assert_eq!(crt.text("certificatePem"), cloud.issue(&csr));
     device.ack(&crt).await;
     let ack = cloud.uplink("dev-a", "crt_ack").await;

@@ -24,7 +24,7 @@ async fn a_child_rotates_over_mtls_and_the_status_says_so(via: Via) {
     let mut device = site.device("dev-a").await;
 
     cloud.request("dev-a", &json!({"rotationId": "r-1", "core": CORE})).await;
-    let asked = device.downlink("csr_req").await;
+    let asked = site.downlink(&cloud, &mut device, "csr_req").await;
     assert_eq!((asked.text("rotationId"), asked.text("core")), ("r-1", CORE));
     device.send_csr(&asked).await;
 
@@ -33,7 +33,7 @@ async fn a_child_rotates_over_mtls_and_the_status_says_so(via: Via) {
     assert_ne!(csr.text("mid"), "");
     cloud.certify(&csr).await;
 
-    let crt = device.downlink("crt").await;
+    let crt = site.downlink(&cloud, &mut device, "crt").await;
     let certificate = cloud.issue(&csr);
     let id = certificate_id(crt.text("certificatePem"));
     assert_eq!((crt.text("rotationId"), id), ("r-1", certificate_id(&certificate)));
@@ -69,7 +69,7 @@ async fn peers_that_know_the_blog_alone_rotate_and_the_certificate_is_sent_twice
     let mut device = site.device("dev-a").await;
 
     cloud.request("dev-a", &json!({})).await;
-    device.downlink("csr_req").await;
+    site.downlink(&cloud, &mut device, "csr_req").await;
     device
         .send("csr_res", json!({"CSR": crate::peers::csr("dev-a", &device.key)}).to_string())
         .await;
@@ -77,7 +77,7 @@ async fn peers_that_know_the_blog_alone_rotate_and_the_certificate_is_sent_twice
     let certificate = cloud.issue(&csr);
     cloud.send("dev-a", "crt", json!({"certificatePem": certificate}).to_string()).await;
 
-    let first = device.downlink("crt").await;
+    let first = site.downlink(&cloud, &mut device, "crt").await;
     device.send("crt_ack", "{}").await;
     site.gateway.until_counted("local", Reason::EchoAsked, 1).await;
     // The gateway asks once more: only now the ack is surely about this certificate.
@@ -115,7 +115,7 @@ async fn a_signal_ends_the_gateway_in_time_and_it_goes_on_where_it_was(via: Via)
     let mut cloud = site.cloud().await;
     let mut device = site.device("dev-a").await;
     cloud.request("dev-a", &json!({"rotationId": "r-1", "core": CORE})).await;
-    let asked = device.downlink("csr_req").await;
+    let asked = site.downlink(&cloud, &mut device, "csr_req").await;
     device.send_csr(&asked).await;
     let csr = cloud.uplink("dev-a", "csr_res").await;
 

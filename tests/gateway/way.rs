@@ -57,6 +57,11 @@ impl WayUp {
         Self::Nucleus(Box::new(settings), None)
     }
 
+    /// Whether it goes through a nucleus that is online.
+    pub fn is_online(&self) -> bool {
+        matches!(self, Self::Nucleus(settings, _) if settings.online)
+    }
+
     /// What stands in the settings of it.
     pub fn settings(&self) -> &str {
         match self {
