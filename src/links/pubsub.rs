@@ -171,8 +171,7 @@ impl<'a> Driver<'a> {
 
     fn on_called(&self, mid: Mid, outcome: Result<(), CallError>) {
         let outcome = outcome.map_err(|error| {
-            let error_text = escape(&error.to_string());
-            tracing::warn!(error = error_text, "the nucleus did not pass it on");
+            tracing::debug!(%error, "the nucleus did not pass it on");
             send_error(&error)
         });
         self.answer(mid, outcome);

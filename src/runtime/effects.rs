@@ -10,7 +10,7 @@ use crate::{
     links::{LinkCommand, Publish, SendError},
     nucleus::Told,
     reason::Reason,
-    relay::{Body, CloudState, Effect, Event, Outgoing, Side},
+    relay::{Body, CloudState, Effect, Event, Note, Outgoing, Side, Weight},
     status::ClientDevices,
     wire::ThingName,
     x509::{self, Refusal},
@@ -102,7 +102,15 @@ impl Gateway {
             ClientDevices::Absent => tracing::info!("no client device auth here"),
             ClientDevices::NotPermitted => tracing::warn!(why, "may not ask client device auth"),
             ClientDevices::Refuses | ClientDevices::Fails => {
-                tracing::warn!(%child, why, reason = %Reason::PrewarmRefused);
+                let note = Note {
+                    weight: Weight::Refused,
+                    side: None,
+                    child: Some(child),
+                    state: "await-ack",
+                    reason: Reason::PrewarmRefused,
+                    detail: why,
+                };
+                self.journal.log(&note, self.clock.tick());
                 if let Core::Works(working) = &mut self.core {
                     working.relay.count(None, Reason::PrewarmRefused, 1);
                 }
