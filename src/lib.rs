@@ -56,6 +56,8 @@
 
 pub mod child;
 pub mod config;
+pub mod core_device;
+pub mod identity;
 pub mod install;
 pub mod keys;
 pub mod links;

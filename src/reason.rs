@@ -139,6 +139,48 @@ reasons! {
     /// The notice was sent, and nothing ever said that it arrived.
     Unconfirmed = "unconfirmed",
 
+    // The core's own certificate.
+    /// Where the core's certificate and key are is not known.
+    CredentialUnknown = "credential-unknown",
+    /// The core's certificate or key can't be read, or they are not of one pair.
+    CredentialUnusable = "credential-unusable",
+    /// The core's private key is in a hardware module, where it can't be rotated yet.
+    HardwareKey = "hardware-key",
+    /// No nucleus started this process, so there is none to restart with a new certificate.
+    NoNucleus = "no-nucleus",
+    /// The process lacks a right that it needs beside the core's certificate.
+    NoPrivilege = "no-privilege",
+    /// The file system of the core's certificate is read-only.
+    ReadOnly = "read-only",
+    /// A configured file is a mount point itself, and can't be replaced.
+    MountPoint = "mount-point",
+    /// A configured path is a link that is not ours.
+    ForeignLink = "foreign-link",
+    /// There is no space beside the core's certificate.
+    NoSpace = "no-space",
+    /// Writing or reading beside the core's certificate failed.
+    DiskError = "disk-error",
+    /// The nucleus' user could not read the new pair.
+    NotReadable = "not-readable",
+    /// The command that restarts the nucleus is not there.
+    CannotRestart = "cannot-restart",
+    /// The restart of the nucleus was asked for and did not come.
+    RestartFailed = "restart-failed",
+    /// The nucleus was restarted as often as it may be in a day.
+    RestartLimit = "restart-limit",
+    /// The cloud refuses the core's new certificate where it takes the old one.
+    ProbeRefused = "probe-refused",
+    /// No probe is permitted; the core's new certificate is installed unproven.
+    ProbeNotPermitted = "probe-not-permitted",
+    /// After the restart the cloud refused the core's new certificate and took the old one.
+    RefusedAfterRestart = "refused-after-restart",
+    /// Somebody rolled the core's certificate back by hand.
+    RolledBackByHand = "rolled-back-by-hand",
+    /// The certificate's id is not the SHA-256 of its DER.
+    OddCertificateId = "odd-certificate-id",
+    /// A certificate expires soon.
+    ExpiresSoon = "expires-soon",
+
     // The gateway itself.
     /// There are too many records; this one could not be kept.
     TooManyRecords = "too-many-records",

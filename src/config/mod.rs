@@ -6,6 +6,7 @@
 //! through [`Host`] only; the settings hold paths of keys, never keys.
 
 mod change;
+mod core;
 mod files;
 mod host;
 mod read;
@@ -23,6 +24,7 @@ use std::{
 use serde_json::Value;
 
 pub use change::Change;
+pub use core::{Core, CoreFiles, KeyRotation};
 pub use host::{Host, ThisHost};
 
 pub use crate::links::tls::TlsFiles;

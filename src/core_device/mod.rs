@@ -1,0 +1,3 @@
+//! The drivers of the core's own certificate: where it is, its files, the probe, the restart.
+//!
+//! They do what [`crate::identity`] decides, and decide nothing about a rotation themselves.
