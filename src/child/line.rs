@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Child, Effect, Told};
 use crate::{
+    identity::Tally,
     install::Generation,
     schedule::{Now, Tick},
 };
@@ -45,9 +46,7 @@ pub(super) struct Trial {
     /// It failed just now; the old pair is being tried.
     failed: Option<String>,
     /// How often it failed where the old pair worked.
-    rounds: u32,
-    /// When it did so first.
-    since: Option<Tick>,
+    tally: Tally,
 }
 
 impl Trial {
@@ -164,11 +163,9 @@ impl Child {
         let Some(why) = self.trial.failed.take() else {
             return;
         };
-        self.trial.rounds += 1;
-        let since = *self.trial.since.get_or_insert(now.tick);
-        let rounds = self.trial.rounds;
+        let rounds = self.trial.tally.count(now.tick);
         effects.push(Effect::Tell(Told::TrialFailed { rounds }));
-        if rounds >= self.settings.trial_rounds && now.tick - since >= self.settings.trial_time {
+        if self.trial.tally.is_enough(self.settings.given_up, now.tick) {
             self.roll_back(&why, effects);
         } else {
             self.trial.due = now.tick + self.settings.trial.pause(rounds, &mut self.rng);

@@ -36,6 +36,7 @@ pub use saved::{
 };
 
 use crate::{
+    identity::Threshold,
     install::Generation,
     reason::Reason,
     schedule::{Backoff, Timestamp},
@@ -58,10 +59,8 @@ pub struct Settings {
     pub retry: Backoff,
     /// Pauses between tries of the new pair while the old one works.
     pub trial: Backoff,
-    /// The new pair is given up after this many tries that failed while the old one worked …
-    pub trial_rounds: u32,
-    /// … and not before this long after the first of them.
-    pub trial_time: Duration,
+    /// The new pair is given up after so many tries that failed while the old one worked.
+    pub given_up: Threshold,
 }
 
 impl Settings {
@@ -75,8 +74,7 @@ impl Settings {
             csr_lifetime: seconds(24 * 3600),
             retry: Backoff { first: seconds(1), longest: seconds(60) },
             trial: Backoff { first: seconds(15), longest: seconds(240) },
-            trial_rounds: 5,
-            trial_time: seconds(600),
+            given_up: Threshold { times: 5, over: seconds(600) },
         })
     }
 

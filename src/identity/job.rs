@@ -113,7 +113,10 @@ pub enum Done {
         current: Generation,
     },
     /// It is current.
-    Switched,
+    Switched {
+        /// What its certificate says.
+        facts: CertificateFacts,
+    },
     /// It is wiped.
     Wiped,
     /// They are plain files.
