@@ -1,13 +1,13 @@
 //! The machine: one job at a time, what must be saved before anything else, and what each job's end
 //! means. What a message or a command asks for stands in `messages`; what is tried of a new pair in
-//! `probing`; the way into and out of use in `switching`.
+//! `probing`; the way into and out of use in `switching`; how it ends in `ending`.
 
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    AwaitCertificate, Candidate, Command, Complaint, Conditions, Done, Effect, Ended, Event,
-    Failure, Found, Instant, Job, Kept, Life, Pair, Probed, Probing, Saved, Say, Settings, Stage,
-    Told,
+    AwaitCertificate, Candidate, Command, Complaint, Conditions, Done, Effect, Event, Failure,
+    Found, Instant, Job, Life, Pair, Probed, Probing, Saved, Settings, Stage, Told,
+    ending::lost,
     probing::{Rounds, Tried},
     switching::Asked as RestartAsked,
 };
@@ -15,7 +15,7 @@ use crate::{
     install::Generation,
     reason::Reason,
     schedule::{Backoff, Now, Stamp, Tick},
-    wire::{CertificateId, Header, Kind, RotationId},
+    wire::{Header, Kind, RotationId},
     x509::CertificateFacts,
 };
 
@@ -45,11 +45,11 @@ pub struct Identity {
     /// The CSR is to go to the relay.
     pub(super) csr_due: bool,
     /// Since when the pair before is kept.
-    kept: Option<Stamp>,
+    pub(super) kept: Option<Stamp>,
     task: Option<Task>,
     failures: u32,
     pause: Option<Tick>,
-    wipes: Vec<Generation>,
+    pub(super) wipes: Vec<Generation>,
     inbox: VecDeque<(Kind, Vec<u8>)>,
     /// Somebody waits for the links to be gone.
     pub(super) detach: bool,
@@ -199,64 +199,6 @@ impl Identity {
         Some(here.youngest)
     }
 
-    /// Gives the rotation under way up.
-    pub(super) fn give_up(&mut self, now: Now, why: Complaint, effects: &mut Vec<Effect>) {
-        let stage = std::mem::take(&mut self.saved.stage);
-        let (certificate, rotation) = match &stage {
-            Stage::AwaitCertificate(waiting) => (None, waiting.rotation.clone()),
-            other => other.candidate().map_or((None, None), |candidate| {
-                (Some(candidate.certificate), candidate.rotation.clone())
-            }),
-        };
-        self.wipes.extend(stage.generation());
-        (self.csr, self.csr_due, self.forced) = (None, false, false);
-        effects.push(Effect::Tell(Told::GaveUp(certificate, why.code)));
-        self.end(now, certificate, rotation.clone(), Some(why.clone()));
-        effects.push(Effect::Say(Say::Failed { why, certificate, rotation, ends: true }));
-    }
-
-    pub(super) fn end(
-        &mut self,
-        now: Now,
-        certificate: Option<CertificateId>,
-        rotation: Option<RotationId>,
-        failed: Option<Complaint>,
-    ) {
-        self.saved.ended = Some(Ended { certificate, rotation, failed, at: now.wall });
-    }
-
-    /// The relay has nothing of this certificate any more: the cloud took it back, or it came to
-    /// nothing in time.
-    fn on_withdrawn(&mut self, certificate: CertificateId, effects: &mut Vec<Effect>) {
-        let is_tried = matches!(self.saved.stage, Stage::Probing(_) | Stage::AwaitWindow(_));
-        let candidate = self.saved.stage.candidate().filter(|_| is_tried);
-        if candidate.is_some_and(|candidate| candidate.certificate == certificate) {
-            self.wipes.extend(std::mem::take(&mut self.saved.stage).generation());
-            (self.csr, self.csr_due, self.forced) = (None, false, false);
-            effects.push(Effect::Tell(Told::GaveUp(Some(certificate), Reason::CloudRefused)));
-        }
-    }
-
-    /// Keeps the pair before, until the ack of `certificate` is settled.
-    pub(super) fn keep(&mut self, now: Now, generation: Generation, certificate: CertificateId) {
-        self.kept = Some(Stamp::now(now));
-        self.saved.kept = Some(Kept { generation, until_settled: certificate, since: now.wall });
-    }
-
-    /// What was kept is needed again.
-    pub(super) fn forget_kept(&mut self) {
-        (self.kept, self.saved.kept) = (None, None);
-    }
-
-    /// What is kept is not any more.
-    pub(super) fn wipe_kept(&mut self, effects: &mut Vec<Effect>) {
-        self.kept = None;
-        if let Some(kept) = self.saved.kept.take() {
-            self.wipes.push(kept.generation);
-            effects.push(Effect::Tell(Told::Wiped));
-        }
-    }
-
     /// Starts what comes next: what must be looked at, then what must be saved, then what must go,
     /// then what came, then what the stage is for.
     fn work(&mut self, now: Now, effects: &mut Vec<Effect>) {
@@ -269,6 +211,8 @@ impl Identity {
             } else if self.saved != self.stored {
                 let saved = Box::new(self.saved.clone());
                 self.start(Task::Saving(saved.clone()), Job::Save(saved), effects);
+            } else if let Some(say) = self.untold() {
+                effects.push(Effect::Say(say));
             } else if let Some(generation) = self.wipes.pop() {
                 self.start(Task::Wiping, Job::Wipe { generation }, effects);
             } else if std::mem::take(&mut self.detach) {
@@ -292,7 +236,7 @@ impl Identity {
             Stage::AwaitCertificate(_) => self.say_csr(effects),
             Stage::Probing(_) => self.say_csr(effects) || self.try_new(now, effects),
             Stage::AwaitWindow(_) => self.say_csr(effects) || self.install(now, effects),
-            Stage::Installed(_) => self.go_on(now, effects),
+            Stage::Installed(_) => self.go_on(now, effects) || self.watch_installed(now, effects),
             Stage::Confirming(_) => self.confirm(now, effects),
             Stage::RollingBack(_) => self.go_back(now, effects),
         }
@@ -321,7 +265,7 @@ impl Identity {
                 let waiting = AwaitCertificate { generation, key, made, rotation };
                 self.saved.stage = Stage::AwaitCertificate(waiting);
                 self.csr = Some(Csr { made: Stamp::now(now), der: csr });
-                self.csr_due = true;
+                (self.csr_due, self.forced) = (true, false);
                 effects.push(Effect::Tell(Told::KeyMade(key)));
             }
             (Task::Storing(generation, rotation), Done::CertificateStored { facts }) => {
@@ -329,10 +273,10 @@ impl Identity {
             }
             (Task::Saving(saved), Done::Saved) => self.stored = *saved,
             (Task::Attaching, Done::Attached { current }) => {
-                self.on_attached(now, current, effects)
+                self.on_attached(now, current, effects);
             }
             (Task::Switching(to), Done::Switched { facts }) => {
-                self.on_switched(to, facts, effects);
+                self.on_switched(now, to, facts, effects);
             }
             (Task::Wiping, Done::Wiped) => {}
             (Task::Detaching, Done::Detached) => self.on_detached(effects),
@@ -392,24 +336,6 @@ impl Identity {
                 self.complain(why.clone(), None, rotation, true, effects);
             }
         }
-    }
-
-    pub(super) fn complain_of_candidate(&mut self, why: Complaint, effects: &mut Vec<Effect>) {
-        let candidate = self.saved.stage.candidate();
-        let rotation = candidate.and_then(|candidate| candidate.rotation.clone());
-        let certificate = candidate.map(|candidate| candidate.certificate);
-        self.complain(why, certificate, rotation, false, effects);
-    }
-
-    pub(super) fn complain(
-        &mut self,
-        why: Complaint,
-        certificate: Option<CertificateId>,
-        rotation: Option<RotationId>,
-        ends: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        effects.push(Effect::Say(Say::Failed { why, certificate, rotation, ends }));
     }
 
     fn see(&mut self, found: &Found) {
@@ -491,12 +417,17 @@ impl Identity {
         let candidate = Candidate { generation, key, certificate, not_after, rotation };
         self.saved.stage = Stage::Probing(Probing { candidate });
         self.begin_rounds(now);
-        self.csr_due = false;
+        // The one before it may have been withdrawn meanwhile, of the same key.
+        self.wipes.retain(|wiped| *wiped != generation);
+        (self.csr_due, self.forced) = (false, false);
         effects.push(Effect::Tell(Told::CertificateTaken(certificate, not_after)));
     }
 
     fn on_detached(&mut self, effects: &mut Vec<Effect>) {
-        (self.saved, self.stored) = (Saved::default(), Saved::default());
+        // Nothing is left on disk. While this process lives it remembers what bounds restarts.
+        let Saved { ended, restarts, .. } = std::mem::take(&mut self.saved);
+        self.saved = Saved { ended, restarts, ..Saved::default() };
+        self.stored = self.saved.clone();
         (self.kept, self.csr) = (None, None);
         self.wipes.clear();
         if let Some(here) = &mut self.here {
@@ -517,9 +448,4 @@ impl Identity {
         let name = tried.name;
         self.start(Task::Probing(tried), Job::Probe { with, name }, effects);
     }
-}
-
-pub(super) fn lost() -> Complaint {
-    let error = "the new key or certificate is gone from the disk".to_owned();
-    Complaint { code: Reason::BodyLost, error }
 }

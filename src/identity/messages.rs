@@ -101,17 +101,57 @@ impl Identity {
         if self.is_under_way(facts.id) {
             return self.retag(rotation);
         }
+        if self.is_in_use(facts.id) {
+            return self.on_current(&facts, rotation, effects);
+        }
+        if let Some(why) = self.failed_before(facts.id) {
+            return self.complain(why, Some(facts.id), rotation, true, effects);
+        }
         if let Some(generation) = self.waits_for(facts.key) {
             let chain = message.chain.clone();
             let job = Job::StoreCertificate { generation, chain };
             return self.start(Task::Storing(generation, rotation), job, effects);
         }
-        self.on_known(&facts, rotation, effects);
+        if self.is_installed() {
+            return effects.push(Effect::Tell(Told::Ignored(Reason::LateCertificate)));
+        }
+        self.refuse(Reason::NoWaitingCsr, Some(facts.id), rotation, effects);
     }
 
     fn is_under_way(&self, certificate: CertificateId) -> bool {
         let candidate = self.saved.stage.candidate();
         candidate.is_some_and(|candidate| candidate.certificate == certificate)
+    }
+
+    /// Whether a certificate is that under the configured paths, and no new one stands there.
+    fn is_in_use(&self, certificate: CertificateId) -> bool {
+        let is = |here: &Here| here.configured.id == certificate;
+        !self.is_installed() && self.here.as_ref().is_some_and(is)
+    }
+
+    /// The certificate that is in use anyway: the cloud may answer a CSR of the same key with it.
+    /// To try it as a new one could only end in a failure of the pair in use.
+    fn on_current(
+        &mut self,
+        facts: &CertificateFacts,
+        rotation: Option<RotationId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let certificate = facts.id;
+        let ended = self.saved.ended.as_ref();
+        let is_confirmed = ended
+            .is_some_and(|ended| ended.certificate == Some(certificate) && ended.failed.is_none());
+        if !is_confirmed {
+            // Nothing proves that the nucleus uses it; and it must not be named as one that failed.
+            let why = "the certificate that came is the one that is configured already".to_owned();
+            let why = Complaint { code: Reason::LateCertificate, error: why };
+            effects.push(Effect::Tell(Told::Ignored(Reason::LateCertificate)));
+            return self.complain(why, None, rotation, false, effects);
+        }
+        if self.waits_for(facts.key).is_some() {
+            self.drop_stage();
+        }
+        effects.push(Effect::Say(Say::Acked { certificate, rotation }));
     }
 
     /// The generation that waits for a certificate of this key, or could do with another one.
@@ -126,34 +166,11 @@ impl Identity {
         }
     }
 
-    /// A certificate that nothing waits for: how it ended is said once more.
-    fn on_known(
-        &mut self,
-        facts: &CertificateFacts,
-        rotation: Option<RotationId>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let ended = self.saved.ended.as_ref().filter(|ended| ended.certificate == Some(facts.id));
-        let certificate = facts.id;
-        match ended.map(|ended| ended.failed.clone()) {
-            Some(Some(why)) => {
-                self.complain(why, Some(certificate), rotation, true, effects);
-            }
-            Some(None) if self.uses(certificate) => {
-                effects.push(Effect::Say(Say::Acked { certificate, rotation }));
-            }
-            _ if self.is_installed() => {
-                effects.push(Effect::Tell(Told::Ignored(Reason::LateCertificate)));
-            }
-            _ => self.refuse(Reason::NoWaitingCsr, Some(certificate), rotation, effects),
-        }
-    }
-
-    /// Whether the nucleus was confirmed to use a certificate, and its files are still in place.
-    fn uses(&self, certificate: CertificateId) -> bool {
-        let is = |here: &Here| here.configured.id == certificate;
-        matches!(self.saved.stage, Stage::Idle | Stage::AwaitCertificate(_))
-            && self.here.as_ref().is_some_and(is)
+    /// Why a certificate was given up, if it was. The cloud was told, and may have ended it: it is
+    /// not tried again, even if its key waits once more.
+    fn failed_before(&self, certificate: CertificateId) -> Option<Complaint> {
+        let ended = self.saved.ended.as_ref();
+        ended.filter(|ended| ended.certificate == Some(certificate))?.failed.clone()
     }
 
     fn is_installed(&self) -> bool {
@@ -200,7 +217,7 @@ impl Identity {
     }
 
     fn rotate(&mut self, stage: &str, effects: &mut Vec<Effect>) -> Result<String, String> {
-        if !matches!(self.saved.stage, Stage::Idle) || self.is_busy() {
+        if !matches!(self.saved.stage, Stage::Idle) || self.is_busy() || self.detach {
             return Err(format!("a rotation is under way already ({stage})"));
         }
         self.begin(None, effects);

@@ -25,6 +25,7 @@
 //!   cloud. It is given up only where the old pair was taken while it was refused, again and again.
 //!   That the cloud is out of reach decides nothing.
 
+mod ending;
 mod job;
 mod machine;
 mod messages;

@@ -11,6 +11,7 @@ use super::{
     Tally, Threshold, Told,
 };
 use crate::{
+    install::Generation,
     reason::Reason,
     relay::CloudState,
     schedule::{Backoff, Now, Tick},
@@ -52,6 +53,8 @@ pub(super) struct Rounds {
     bad: Tally,
     /// Refused, both.
     both: Tally,
+    /// Beside the nucleus nothing can be learnt any more.
+    in_place: bool,
     /// Taken.
     taken: Tally,
     /// When the rounds began.
@@ -105,9 +108,31 @@ impl Identity {
             self.confirmed(now, effects);
             return true;
         }
-        let name = match stage.proof {
-            Proof::Probed => ProbeName::Beside,
-            Proof::NotPermitted => ProbeName::InPlace,
+        let proof = stage.proof;
+        self.watch(now, proof, new, old, effects)
+    }
+
+    /// Tries the new pair beside the old one where a nucleus that was not restarted has no link.
+    pub(super) fn watch_installed(&mut self, now: Now, effects: &mut Vec<Effect>) -> bool {
+        if !self.is_watched() {
+            return false;
+        }
+        let Stage::Installed(stage) = &self.saved.stage else { return false };
+        let (proof, new, old) = (stage.proof, stage.candidate.generation, stage.previous);
+        self.watch(now, proof, new, old, effects)
+    }
+
+    fn watch(
+        &mut self,
+        now: Now,
+        proof: Proof,
+        new: Generation,
+        old: Generation,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let name = match proof {
+            Proof::Probed if !self.rounds.in_place => ProbeName::Beside,
+            Proof::Probed | Proof::NotPermitted => ProbeName::InPlace,
         };
         let is_early = now.tick - self.rounds.since < LONG_PATIENCE;
         if name == ProbeName::InPlace && is_early {
@@ -174,7 +199,7 @@ impl Identity {
                 let why = Complaint { code: Reason::ProbeRefused, error: escape(&why) };
                 self.give_up(now, why, effects);
             }
-            Stage::Confirming(_) if is_bad(STRANDED) => {
+            Stage::Installed(_) | Stage::Confirming(_) if is_bad(STRANDED) => {
                 let why = Complaint { code: Reason::RefusedAfterRestart, error: escape(&why) };
                 self.roll_back(why, effects);
             }
@@ -188,6 +213,8 @@ impl Identity {
         self.rounds.both.count(now.tick);
         effects.push(Effect::Tell(Told::ProbeFailed(why)));
         if self.rounds.both.is_enough(BAD, now.tick) {
+            // What was permitted before the restart may not be any more.
+            self.rounds.in_place = true;
             self.pass(now, Proof::NotPermitted, effects);
         }
     }

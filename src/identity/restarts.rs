@@ -50,6 +50,21 @@ impl Restarts {
         self.0.push(Restart { boot, uptime, wall });
     }
 
+    /// How long ago the last one of this boot was.
+    pub fn since_last(&self, now: &Instant<'_>) -> Option<Duration> {
+        let of_this_boot = self.0.iter().rfind(|restart| restart.boot == now.boot)?;
+        Some(now.uptime.saturating_sub(Duration::from_secs(of_this_boot.uptime)))
+    }
+
+    /// In how long there will have been fewer than `below` within a day; `None`: never.
+    pub fn fewer_in(&self, now: &Instant<'_>, below: usize) -> Option<Duration> {
+        let mut left: Vec<Duration> =
+            self.0.iter().filter(|restart| restart.is_recent(now)).map(|r| r.left(now)).collect();
+        left.sort_unstable();
+        let too_many = (left.len() + 1).checked_sub(below).filter(|_| below > 0)?;
+        too_many.checked_sub(1).map_or(Some(Duration::ZERO), |last| left.get(last).copied())
+    }
+
     /// How many there were within a day, by all that is known.
     pub fn within_a_day(&self, now: &Instant<'_>) -> usize {
         self.0.iter().filter(|restart| restart.is_recent(now)).count()
@@ -57,6 +72,18 @@ impl Restarts {
 }
 
 impl Restart {
+    /// How long it still counts, rounded up.
+    fn left(&self, now: &Instant<'_>) -> Duration {
+        let age = Duration::from_secs(self.uptime);
+        let by_uptime = match self.boot == now.boot {
+            true => DAY.saturating_sub(now.uptime.saturating_sub(age)),
+            false => DAY.saturating_sub(now.uptime),
+        };
+        let walls = self.wall.zip(now.wall).filter(|_| self.boot != now.boot);
+        let by_wall = walls.map(|(then, wall)| DAY.saturating_sub(wall - then));
+        by_wall.map_or(by_uptime, |left| left.min(by_uptime)) + Duration::from_secs(1)
+    }
+
     fn is_recent(&self, now: &Instant<'_>) -> bool {
         if self.boot == now.boot {
             return now.uptime.saturating_sub(Duration::from_secs(self.uptime)) < DAY;

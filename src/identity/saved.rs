@@ -221,6 +221,9 @@ pub struct Ended {
     /// Why it failed; `None`: it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<Complaint>,
+    /// The relay was told.
+    #[serde(default)]
+    pub told: bool,
     /// When, if a trusted clock could tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::{
     AwaitWindow, Candidate, Complaint, Conditions, Confirming, Effect, Hold, Identity, Installed,
-    Job, Probing, Proof, RollingBack, RunId, Say, Stage, Told,
-    machine::{Task, lost},
+    Job, Probing, Proof, RollingBack, RunId, Say, Stage, Told, ending::lost, machine::Task,
     probing::FRESH,
 };
 use crate::{
@@ -22,11 +21,14 @@ const COMES: Duration = Duration::from_secs(300);
 /// A restart that did not come is asked for again after so long.
 const AGAIN: Duration = Duration::from_secs(900);
 
+/// A restart that was noted is asked for in this time, or noted anew: a day is counted from there.
+const NOTED_FOR: Duration = Duration::from_secs(5);
+
 /// The restart that was asked for in this life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Asked {
-    /// It was noted as asked for; the command is next.
-    noted: bool,
+    /// It was noted as asked for then; the command is next.
+    noted: Option<Tick>,
     /// It is to come by then.
     comes_by: Option<Tick>,
     /// It is not asked for before then.
@@ -50,37 +52,67 @@ impl Identity {
     /// When the stage has something to do next.
     pub(super) fn next_try(&self, now: Now) -> Option<Tick> {
         match self.saved.stage {
-            Stage::Idle | Stage::AwaitCertificate(_) | Stage::AwaitWindow(_) => None,
+            Stage::Idle | Stage::AwaitCertificate(_) => None,
+            Stage::AwaitWindow(_) => self.limit_ends(now),
             Stage::Probing(_) | Stage::Confirming(_) => Some(self.next_probe()),
-            Stage::Installed(_) | Stage::RollingBack(_) => self
-                .restart
-                .comes_by
-                .or(Some(self.restart.not_before).filter(|tick| *tick > now.tick)),
+            Stage::Installed(_) | Stage::RollingBack(_) => {
+                let probe = self.is_watched().then(|| self.next_probe());
+                let pause = Some(self.restart.not_before).filter(|tick| *tick > now.tick);
+                let restart = self.restart.comes_by.or(pause).or_else(|| self.limit_ends(now));
+                restart.into_iter().chain(probe).min()
+            }
         }
     }
 
     /// Why the nucleus is not restarted now, if it is not. `spare`: so many restarts of the day are
     /// to be left after this one.
     pub(super) fn hold(&self, now: Now, spare: usize) -> Option<Hold> {
+        let Some(restarts) = self.now(now).map(|now| self.saved.restarts.within_a_day(&now)) else {
+            return Some(Hold::Nucleus);
+        };
+        let is_limit = || (restarts + spare >= self.most_restarts()).then_some(Hold::RestartLimit);
+        self.stands_against(now).or_else(is_limit)
+    }
+
+    /// The same, but for the restarts of the day.
+    fn stands_against(&self, now: Now) -> Option<Hold> {
         let Conditions { nucleus, link, deployment, window } = self.conditions;
-        let is_back = matches!(self.saved.stage, Stage::RollingBack(_));
+        if deployment || matches!(self.saved.stage, Stage::RollingBack(_)) {
+            return deployment.then_some(Hold::Deployment);
+        }
         let is_fresh = self.proven.is_some_and(|at| now.tick - at < FRESH);
         let is_reached = match link {
             CloudState::Up => true,
             CloudState::Unknown => is_fresh || matches!(self.saved.stage, Stage::Installed(_)),
             CloudState::Down => false,
         };
-        let most = usize::try_from(self.settings.max_restarts).unwrap_or(usize::MAX);
-        let restarts = self.now(now).map(|now| self.saved.restarts.within_a_day(&now));
-        match restarts {
-            _ if deployment => Some(Hold::Deployment),
-            None => Some(Hold::Nucleus),
-            Some(_) if !nucleus && !is_back => Some(Hold::Nucleus),
-            Some(_) if !is_reached && !is_back => Some(Hold::Link),
-            Some(_) if !window && !self.forced && !is_back => Some(Hold::Window),
-            Some(restarts) if restarts + spare >= most => Some(Hold::RestartLimit),
-            Some(_) => None,
+        match () {
+            () if !nucleus => Some(Hold::Nucleus),
+            () if !is_reached => Some(Hold::Link),
+            () if !window && !self.forced => Some(Hold::Window),
+            () => None,
         }
+    }
+
+    fn most_restarts(&self) -> usize {
+        usize::try_from(self.settings.max_restarts).unwrap_or(usize::MAX)
+    }
+
+    /// When the restarts of the day are few enough again, if that is all that it waits for.
+    fn limit_ends(&self, now: Now) -> Option<Tick> {
+        let spare = self.spare();
+        if self.hold(now, spare) != Some(Hold::RestartLimit) {
+            return None;
+        }
+        let below = self.most_restarts().saturating_sub(spare);
+        let instant = self.now(now)?;
+        self.saved.restarts.fewer_in(&instant, below).map(|left| now.tick + left)
+    }
+
+    /// So many restarts of the day are left after this one: a pair that is installed may have to
+    /// go again.
+    pub(super) fn spare(&self) -> usize {
+        usize::from(!matches!(self.saved.stage, Stage::RollingBack(_)))
     }
 
     /// Installs the new pair, once the nucleus may be restarted after it.
@@ -139,6 +171,14 @@ impl Identity {
         self.switch_and_restart(now, to, &before, effects)
     }
 
+    /// Whether a pair that no restart has brought into use may be at fault for a lost link: some
+    /// nuclei load it when they reconnect.
+    pub(super) fn is_watched(&self) -> bool {
+        let Stage::Installed(stage) = &self.saved.stage else { return false };
+        let current = self.here.as_ref().and_then(|here| here.current);
+        self.conditions.link == CloudState::Down && current == Some(stage.candidate.generation)
+    }
+
     /// The same, back to the old pair.
     pub(super) fn go_back(&mut self, now: Now, effects: &mut Vec<Effect>) -> bool {
         let Stage::RollingBack(stage) = &self.saved.stage else { return false };
@@ -164,13 +204,18 @@ impl Identity {
             return false;
         }
         let is_switched = self.here.as_ref().is_some_and(|here| here.current == Some(to));
-        if self.restart.noted {
+        let is_late = |noted: Tick| now.tick - noted > NOTED_FOR;
+        let has_changed = |noted| is_late(noted) || self.stands_against(now).is_some();
+        if self.restart.noted.is_some_and(has_changed) {
+            // Something came up while it was saved. It counts all the same.
+            self.restart.noted = None;
+        }
+        if self.restart.noted.is_some() {
             self.start(Task::Restarting, Job::Restart, effects);
             effects.push(Effect::Tell(Told::Restarting));
             return true;
         }
-        let spare = usize::from(matches!(self.saved.stage, Stage::Installed(_)));
-        if self.hold(now, spare).is_some() {
+        if self.hold(now, self.spare()).is_some() {
             return false;
         }
         if is_switched {
@@ -199,12 +244,13 @@ impl Identity {
         let uptime = self.life.uptime + (now.tick - Tick(0));
         let instant = super::Instant { boot: &run.boot, uptime, wall: now.wall };
         self.saved.restarts.note(&instant);
-        self.restart.noted = true;
+        self.restart.noted = Some(now.tick);
         true
     }
 
     pub(super) fn on_switched(
         &mut self,
+        now: Now,
         to: Generation,
         facts: CertificateFacts,
         effects: &mut Vec<Effect>,
@@ -214,6 +260,7 @@ impl Identity {
         }
         if let Stage::Installed(stage) = &self.saved.stage {
             effects.push(Effect::Tell(Told::Switched(stage.candidate.certificate)));
+            self.begin_watch(now);
         }
     }
 
@@ -228,7 +275,7 @@ impl Identity {
     }
 
     pub(super) fn on_restart_asked(&mut self, now: Now) {
-        self.restart.noted = false;
+        self.restart.noted = None;
         self.restart.comes_by = Some(now.tick + COMES);
     }
 
@@ -272,7 +319,25 @@ impl Identity {
             Stage::RollingBack(stage) if is_later(&stage.before) && current == Some(stage.to) => {
                 self.rolled_back(now, stage, effects);
             }
+            Stage::Installed(stage) if current == Some(stage.candidate.generation) => {
+                self.begin_watch(now);
+                self.take_up_restart(now);
+            }
+            Stage::RollingBack(stage) if current == Some(stage.to) => self.take_up_restart(now),
             _ => {}
+        }
+    }
+
+    /// A restart that an earlier process asked for may still come. If it does not, that is told:
+    /// a command that restarts this component alone would else go unnoticed.
+    fn take_up_restart(&mut self, now: Now) {
+        let age = self.now(now).and_then(|instant| self.saved.restarts.since_last(&instant));
+        if let Some(age) = age {
+            if age < COMES {
+                self.restart.comes_by = Some(now.tick + (COMES - age));
+            } else {
+                self.restart.not_before = now.tick + (COMES + AGAIN).saturating_sub(age);
+            }
         }
     }
 

@@ -67,7 +67,7 @@ impl Identity {
         let stage = &self.saved.stage;
         let waits =
             matches!(stage, Stage::AwaitWindow(_) | Stage::Installed(_) | Stage::RollingBack(_));
-        let spare = usize::from(!matches!(stage, Stage::RollingBack(_)));
+        let spare = self.spare();
         let here = self.here.as_ref();
         View {
             stage: stage.name(),
