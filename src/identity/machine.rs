@@ -329,7 +329,7 @@ impl Identity {
             }
             (Task::Saving(saved), Done::Saved) => self.stored = *saved,
             (Task::Attaching, Done::Attached { current }) => {
-                self.on_attached(now, current, effects)
+                self.on_attached(now, current, effects);
             }
             (Task::Switching(to), Done::Switched { facts }) => {
                 self.on_switched(to, facts, effects);
