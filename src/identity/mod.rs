@@ -14,4 +14,4 @@ pub use saved::{
     AwaitCertificate, AwaitWindow, Candidate, Complaint, Confirming, Ended, Installed, Kept,
     Probing, Proof, RollingBack, Saved, Stage,
 };
-pub use window::RestartWindow;
+pub use window::{LocalTime, RestartWindow, Weekday, WindowError};
