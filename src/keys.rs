@@ -55,11 +55,14 @@ pub enum KeyKind {
     Rsa2048,
     /// RSA with 3072 bits. Takes longer still.
     Rsa3072,
+    /// RSA with 4096 bits. Takes up to minutes.
+    Rsa4096,
 }
 
 impl KeyKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::P256, Self::P384, Self::Rsa2048, Self::Rsa3072];
+    pub const ALL: [Self; 5] =
+        [Self::P256, Self::P384, Self::Rsa2048, Self::Rsa3072, Self::Rsa4096];
 
     /// Its name on the command line.
     pub fn as_str(self) -> &'static str {
@@ -68,13 +71,14 @@ impl KeyKind {
             Self::P384 => "p384",
             Self::Rsa2048 => "rsa2048",
             Self::Rsa3072 => "rsa3072",
+            Self::Rsa4096 => "rsa4096",
         }
     }
 }
 
 /// The name is none of [`KeyKind`]'s.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("it is none of p256, p384, rsa2048, rsa3072")]
+#[error("it is none of p256, p384, rsa2048, rsa3072, rsa4096")]
 pub struct UnknownKind;
 
 impl FromStr for KeyKind {
@@ -99,6 +103,7 @@ impl PrivateKey {
             KeyKind::P384 => ec(&rcgen::PKCS_ECDSA_P384_SHA384)?,
             KeyKind::Rsa2048 => rsa(2048)?,
             KeyKind::Rsa3072 => rsa(3072)?,
+            KeyKind::Rsa4096 => rsa(4096)?,
         };
         Self::from_der(PrivatePkcs8KeyDer::from(pkcs8).into())
     }

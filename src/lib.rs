@@ -56,11 +56,14 @@
 
 pub mod child;
 pub mod config;
+pub mod control;
 pub mod core_device;
+pub mod expiry;
 pub mod identity;
 pub mod install;
 pub mod keys;
 pub mod links;
+pub mod local_time;
 pub mod nucleus;
 pub mod reason;
 pub mod relay;

@@ -45,6 +45,8 @@ pub struct Config {
     pub store_max_bytes: u64,
     /// How far the wall clock is trusted (`clock.trust`).
     pub clock: ClockTrust,
+    /// How the core's own certificate is rotated (`core`).
+    pub core: Core,
     /// What is logged, and how (`log`).
     pub log: Log,
 }

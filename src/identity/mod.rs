@@ -49,7 +49,7 @@ pub use saved::{
 };
 pub use tally::{Tally, Threshold};
 pub use view::{Hold, View};
-pub use window::RestartWindow;
+pub use window::{LocalTime, RestartWindow, Weekday, WindowError};
 
 use crate::{
     reason::Reason,
