@@ -20,6 +20,7 @@ use crate::{
         peer::Login,
         pki::{Authority, Files, Pair},
         proxy::Proxy,
+        supervisor::{Program, RestartCommand, Supervisor},
     },
 };
 
@@ -106,7 +107,7 @@ impl Plant {
     /// Builds it in `dir`, which is there and empty. The cloud that comes with it knows all devices.
     pub fn build(dir: &Path, now: Timestamp) -> anyhow::Result<(Self, Cloud)> {
         let programs = programs()?;
-        for folder in ["cloud", "floor", "gateway", "devices"] {
+        for folder in ["cloud", "floor", "core", "greengrass", "gateway", "devices"] {
             fs::create_dir(dir.join(folder))?;
         }
         let (clients, servers) = (Authority::new("factory devices"), Authority::new("servers"));
@@ -115,7 +116,8 @@ impl Plant {
         let uplink = Proxy::start(cloud_broker.port());
         let servers_ca = servers.write(dir);
         let files = |name: &str| write_pair(&clients.client(name), dir, name, &servers_ca);
-        let (cloud_files, core_files, gateway_files) = (files(CLOUD), files(CORE), files(GATEWAY));
+        let (cloud_files, gateway_files) = (files(CLOUD), files(GATEWAY));
+        let core_files = write_pair(&clients.client(CORE), &dir.join("core"), CORE, &servers_ca);
         let anchors = dir.join("devices-ca.pem");
         support::write(&anchors, clients.certificate());
         let plant = Self {
@@ -151,12 +153,24 @@ impl Plant {
         Way { port: self.floor.port(), ca: self.servers_ca.clone() }
     }
 
-    /// The nucleus, which connects to the cloud as the core. It runs, and has the gateway's
-    /// configuration.
-    pub fn nucleus(&self, mode: Mode) -> FakeNucleus {
+    /// The nucleus, which connects to the cloud as the core and has the gateway's configuration, and
+    /// what restarts it and the gateway. The gateway is not started: its nucleus' environment tells
+    /// it all.
+    pub fn supervisor(&self, mode: Mode) -> Supervisor {
+        let command = RestartCommand::new(&self.dir);
+        let gateway = Program {
+            path: self.programs.join("certrelay"),
+            arguments: vec!["run".into()],
+            log: self.dir.join("gateway.log"),
+        };
+        Supervisor::new(self.nucleus(mode), gateway, command)
+    }
+
+    fn nucleus(&self, mode: Mode) -> FakeNucleus {
         let mut settings = fake_nucleus::Settings::new(mode);
         settings.thing_name = CORE.to_owned();
         settings.configuration = self.configuration();
+        settings.root = Some(self.dir.join("greengrass"));
         let mqtt_proxy = COMPONENT_RULES.map(str::to_owned).into();
         settings.policy = Policy { mqtt_proxy, pub_sub: Vec::new() };
         let Files { ca, certificate, key } = self.core_files.clone();
@@ -172,12 +186,6 @@ impl Plant {
     /// Whether the nucleus has been connected to the cloud.
     pub fn nucleus_was_connected(&self) -> bool {
         self.cloud_broker.log().contains(&format!(" as {CORE} "))
-    }
-
-    /// The gateway's program; it is not started. Its nucleus' environment tells it all.
-    pub fn gateway(&self) -> Process {
-        let log = self.dir.join("gateway.log");
-        Process::new(&self.programs.join("certrelay"), ["run".into()], log)
     }
 
     /// A device's agent; it is not started.

@@ -13,7 +13,7 @@ use certrelay::{
     status::{self, LinkState, Nucleus, RowState, StatusSnapshot},
     wire::ThingName,
 };
-use fake_nucleus::{FakeNucleus, Mode, Token};
+use fake_nucleus::Mode;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     process::Process,
     report::{self, Report},
     screen::{Scene, Screen},
+    support::supervisor::Supervisor,
 };
 
 /// The demo is to be over by then.
@@ -51,8 +52,8 @@ struct Story<'a> {
     to_cloud: mpsc::Sender<Message>,
     cloud_task: JoinHandle<anyhow::Result<()>>,
     mode: Mode,
-    nucleus: FakeNucleus,
-    gateway: Process,
+    /// It runs the nucleus and the gateway.
+    supervisor: Supervisor,
     agents: Vec<(ThingName, Process)>,
     application: JoinHandle<()>,
     link_is_cut: bool,
@@ -81,8 +82,7 @@ impl<'a> Story<'a> {
             to_cloud,
             cloud_task,
             mode,
-            nucleus: plant.nucleus(mode),
-            gateway: plant.gateway(),
+            supervisor: plant.supervisor(mode),
             agents,
             application: tokio::spawn(application.run()),
             link_is_cut: false,
@@ -108,7 +108,7 @@ impl<'a> Story<'a> {
 
     async fn start_the_first(&mut self) -> anyhow::Result<()> {
         self.until("the nucleus is connected", |story| story.plant.nucleus_was_connected()).await?;
-        self.gateway.start_with(self.nucleus.environment())?;
+        self.supervisor.start();
         let on = self.agents.len() - LATE;
         for (_, agent) in &mut self.agents[..on] {
             agent.start()?;
@@ -162,23 +162,23 @@ impl<'a> Story<'a> {
         })
         .await?;
         let held = self.number(RowState::AwaitCert);
-        self.gateway.kill();
+        self.supervisor.kill();
         self.tell(&format!("the gateway is killed (SIGKILL): {held} CSRs wait for certificates"));
         Ok(())
     }
 
     /// As a core that goes down would, a moment after the gateway. It gives out new tokens then.
     fn restart_the_nucleus(&mut self) {
-        let lost = self.nucleus.spooled();
-        self.nucleus.restart(Token::New);
+        let lost = self.supervisor.nucleus().spooled();
+        self.supervisor.restart();
         self.tell(&format!("the nucleus restarts: {lost} messages in its spool are lost"));
     }
 
     async fn start_the_gateway_again(&mut self) -> anyhow::Result<()> {
         let done = self.screen.elapsed() + RESTART;
         self.until("the supervisor's pause", |story| story.screen.elapsed() >= done).await?;
-        self.gateway.start_with(self.nucleus.environment())?;
-        let id = self.gateway.id();
+        self.supervisor.start();
+        let id = self.supervisor.pid();
         self.until("the gateway is back on the floor", |story| {
             story.snapshot().is_some_and(|s| {
                 Some(s.summary.pid) == id && s.summary.links.local.state == LinkState::Up
@@ -204,7 +204,7 @@ impl<'a> Story<'a> {
     /// The gateway can still send, and what it is answered never comes.
     async fn strike_the_nucleus_deaf(&mut self) -> anyhow::Result<()> {
         let (struck, before) = (self.screen.elapsed(), self.subscribed());
-        self.nucleus.restart_iotcored();
+        self.supervisor.nucleus().restart_iotcored();
         self.tell("the nucleus' MQTT daemon restarts: all its subscriptions die silently");
         self.start_the_late()?;
         self.until("the gateway finds its subscriptions dead", |story| {
@@ -218,7 +218,7 @@ impl<'a> Story<'a> {
 
     /// How often the gateway has asked the nucleus for a subscription.
     fn subscribed(&self) -> u64 {
-        self.nucleus.calls().get(SUBSCRIBES).copied().unwrap_or_default()
+        self.supervisor.nucleus().calls().get(SUBSCRIBES).copied().unwrap_or_default()
     }
 
     fn start_the_late(&mut self) -> anyhow::Result<()> {
@@ -249,7 +249,7 @@ impl<'a> Story<'a> {
             agent.kill();
         }
         let mut report = report::measure(self.plant, &self.cloud, self.mode, status, time).await;
-        for broken in self.nucleus.violations() {
+        for broken in self.supervisor.nucleus().violations() {
             report.complain(format!("the nucleus: {broken}"));
         }
         if let Err(why) = outcome {
@@ -276,7 +276,7 @@ impl<'a> Story<'a> {
 
     /// What runs, runs; and the watcher sees how things stand.
     fn watch(&mut self) -> anyhow::Result<()> {
-        if let Some(status) = self.gateway.ended() {
+        if let Some(status) = self.supervisor.exits().first() {
             bail!("the gateway ended by itself: {status}");
         }
         for (name, agent) in &mut self.agents {
@@ -300,8 +300,8 @@ impl<'a> Story<'a> {
             devices: self.agents.len() + 1,
             on: on + 1,
             link_is_cut: self.link_is_cut,
-            gateway_runs: self.gateway.id().is_some(),
-            gateway_starts: self.gateway.starts(),
+            gateway_runs: self.supervisor.pid().is_some(),
+            gateway_starts: self.supervisor.starts(),
             cloud: cloud::lock(&self.cloud).count(),
             gateway: self.snapshot().map_or_else(|| "-".to_owned(), |s| totals(&s)),
         }

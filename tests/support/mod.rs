@@ -11,6 +11,7 @@ pub mod mosquitto;
 pub mod peer;
 pub mod pki;
 pub mod proxy;
+pub mod supervisor;
 
 use std::{
     net::{Ipv4Addr, TcpListener},
