@@ -1,3 +1,9 @@
 //! The drivers of the core's own certificate: where it is, its files, the probe, the restart.
 //!
 //! They do what [`crate::identity`] decides, and decide nothing about a rotation themselves.
+
+pub mod life;
+pub mod locate;
+pub mod probe;
+pub mod restart;
+pub mod show;
