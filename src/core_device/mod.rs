@@ -2,8 +2,10 @@
 //!
 //! They do what [`crate::identity`] decides, and decide nothing about a rotation themselves.
 
+pub mod files;
 pub mod life;
 pub mod locate;
 pub mod probe;
 pub mod restart;
 pub mod show;
+pub mod workshop;

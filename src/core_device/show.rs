@@ -1,19 +1,29 @@
 //! What `certrelay core show` says of the core's own certificate, as text for a terminal.
 //!
-//! Pure: all of it is handed in. Paths and subjects are escaped, so that none can move a cursor.
+//! Reads the certificate and nothing else; all else is handed in. Paths and subjects are escaped, so
+//! that none can move a cursor.
+
+#![expect(clippy::disallowed_methods, reason = "the certificate is read to be shown")]
 
 use std::{
     fmt::{self, Write},
     path::Path,
 };
 
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use x509_parser::{
+    prelude::{FromDer, X509Certificate},
+    public_key::PublicKey,
+};
+
 use super::locate::Place;
 use crate::{
-    identity::{Failure, Kept, Saved},
-    install::Generation,
+    identity::{Failure, Found, Kept, Saved},
+    install::{Generation, PairFiles},
+    reason::Reason,
     schedule::Timestamp,
     wire::escape,
-    x509::CertificateFacts,
+    x509::{self, CertificateFacts},
 };
 
 /// What is known.
@@ -46,6 +56,28 @@ pub struct Credential {
     pub current: Option<Generation>,
     /// Every generation, oldest first.
     pub generations: Vec<Generation>,
+}
+
+/// What the files under the configured paths are; reads them.
+pub fn credential(files: &PairFiles, found: Option<&Found>) -> Result<Credential, Failure> {
+    let unusable = |why: String| Failure {
+        reason: Reason::CredentialUnusable,
+        detail: escape(&format!("{}: {why}", files.certificate.display())),
+    };
+    let pem = std::fs::read(&files.certificate).map_err(|why| unusable(why.to_string()))?;
+    let none = || unusable("there is no readable CERTIFICATE in it".to_owned());
+    let leaf = CertificateDer::from_pem_slice(&pem).map_err(|_| none())?;
+    let facts = x509::read_certificate(&leaf).map_err(|_| none())?;
+    let (_, certificate) = X509Certificate::from_der(&leaf).map_err(|_| none())?;
+    let key = match certificate.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) => format!("RSA {}", key.key_size()),
+        Ok(PublicKey::EC(key)) => format!("EC P-{}", key.key_size()),
+        _ => "unknown".to_owned(),
+    };
+    let current = found.and_then(|found| found.current);
+    let generations = found.map_or_else(Vec::new, |found| found.generations.clone());
+    let subject = certificate.subject().to_string();
+    Ok(Credential { subject, facts, key, current, generations })
 }
 
 /// Writes it. `now`: the wall clock, while it is trusted.
