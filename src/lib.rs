@@ -56,6 +56,7 @@
 
 pub mod child;
 pub mod config;
+pub mod control;
 pub mod core_device;
 pub mod expiry;
 pub mod identity;
