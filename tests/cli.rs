@@ -172,6 +172,21 @@ fn a_check_finds_files_that_are_not_what_they_should_be() {
         mixed.err
     );
 
+    let place = dir.path().to_str().expect("text");
+    let core = format!(
+        "{LEAST}[core]\ncaFile = '{place}/junk.pem'\ncertificateFile = 'file://{place}/cert.pem'\n\
+         keyFile = '{place}/other.pem'\n"
+    );
+    let core = check_in(&dir, &core);
+    assert_eq!(core.code, Some(2));
+    for says in [
+        "2 problems".to_owned(),
+        format!("core.caFile: {place}/junk.pem: no certificate is in it"),
+        format!("core.keyFile: {place}/other.pem: the key is not the certificate's; give"),
+    ] {
+        assert!(core.err.contains(&says), "{says}: {}", core.err);
+    }
+
     let junk = check_files("junk.pem", "key.pem", "cert.pem");
     assert_eq!(junk.code, Some(2));
     for says in [
