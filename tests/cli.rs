@@ -240,6 +240,8 @@ fn snapshot(dir: &Path, written_at: Timestamp, pid: u32) {
         restart_needed: vec![],
         configuration_refused: None,
         client_devices: None,
+        core_certificate: None,
+        expire_soon: None,
         links: Links {
             local: link(LinkState::Up, None),
             cloud: link(LinkState::Down, Some("refused\n\u{1b}[2J")),
@@ -254,6 +256,7 @@ fn snapshot(dir: &Path, written_at: Timestamp, pid: u32) {
         since: None,
         attempts: 3,
         expires: Some(Timestamp::from_unix_seconds(1_800_000_000)),
+        expiry: None,
         reason: Some(Reason::CertificateAccepted),
         notices: 1,
     };
@@ -299,7 +302,7 @@ fn the_status_is_shown_as_json() {
     assert_eq!((shown.code, shown.err.as_str()), (Some(0), ""));
     let shown: serde_json::Value = serde_json::from_str(&shown.out).expect("JSON");
     let expected = serde_json::json!({
-        "version": 2,
+        "version": 3,
         "writtenAt": written.to_string(),
         "clockTrusted": false,
         "ended": false,
