@@ -10,6 +10,7 @@ use std::{
 };
 
 use certrelay::{
+    control::{self, Answer, Asked},
     reason::Reason,
     schedule::Timestamp,
     status::{
@@ -357,6 +358,79 @@ fn the_snapshot_of_a_killed_gateway_is_shown_with_a_warning() {
         "{}",
         shown.out
     );
+}
+
+/// Runs the program beside a gateway that refuses to detach, and else says the word that it heard.
+fn beside_a_gateway(dir: &TempDir, arguments: &[&str]) -> Ended {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let mut commands = control::listen(dir.path()).expect("listens");
+        let mut command = certrelay(dir, arguments);
+        let ended = tokio::task::spawn_blocking(move || command.output().expect("runs").into());
+        let answering = async {
+            while let Some(Asked { command, answer }) = commands.recv().await {
+                let ok = command != control::Command::Detach;
+                let text = format!("heard {}\n", command.as_str());
+                answer.send(Answer { ok, text }).expect("it waits for the answer");
+            }
+        };
+        tokio::select! {
+            ended = ended => ended.expect("no panic"),
+            () = answering => unreachable!("it listens until it is dropped"),
+        }
+    })
+}
+
+#[test]
+fn what_the_gateway_says_of_its_core_is_printed_and_what_it_refuses_is_a_failure() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for command in ["show", "rotate", "restart-now", "rollback"] {
+        let said = beside_a_gateway(&dir, &["core", command]);
+        assert_eq!(said, ended(0, &format!("heard {command}\n"), ""));
+    }
+    let refused = beside_a_gateway(&dir, &["core", "detach"]);
+    assert_eq!(refused, ended(1, "", "certrelay: heard detach\n"));
+}
+
+#[test]
+fn a_gateway_is_asked_by_its_work_directory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().to_str().expect("text");
+    let (_, inside) = place.rsplit_once('/').expect("a name");
+    let outside = format!("../{inside}");
+    for arguments in
+        [["core", "show", "--work-dir", place], ["core", "--work-dir", &outside, "show"]]
+    {
+        assert_eq!(beside_a_gateway(&dir, &arguments), ended(0, "heard show\n", ""));
+    }
+}
+
+#[test]
+fn a_core_command_without_a_gateway_is_said_with_the_remedy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let says = "certrelay: no gateway runs in .: start it, or name its workDir with --work-dir\n";
+    assert_eq!(run(&dir, &["core", "show"]), ended(1, "", says));
+    let long = "x/".repeat(100);
+    let too_long = run(&dir, &["core", "show", "--work-dir", &long]);
+    assert_eq!(too_long.code, Some(1));
+    assert!(too_long.err.contains("is longer than 107 bytes"), "{}", too_long.err);
+    for arguments in [&["core"][..], &["core", "fly"]] {
+        assert_eq!(run(&dir, arguments).code, Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_help_says_what_becomes_of_the_pairs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (command, says) in [
+        ("rollback", ["installs the pair before", "restarts the nucleus", "rolled-back-by-hand"]),
+        ("detach", ["plain files", "overwritten and removed", "is not restarted"]),
+    ] {
+        let help = run(&dir, &["core", command, "--help"]);
+        let text = help.out.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(help.code, Some(0));
+        says.iter().for_each(|says| assert!(text.contains(says), "{command}: {text}"));
+    }
 }
 
 /// A running gateway, which no failed test leaves behind.
