@@ -3,6 +3,8 @@
 //! A driver: it reads the environment and the zone's files, and rereads them every few minutes. Where
 //! neither says anything, or names a zone that is not installed, it is UTC, as for every other program.
 
+#![expect(clippy::disallowed_methods, reason = "reading the system's zone is this module's job")]
+
 use jiff::tz::TimeZone;
 
 use crate::{
@@ -35,6 +37,7 @@ fn in_zone(zone: &TimeZone, wall: Timestamp) -> LocalTime {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "a zone of its own needs a process of its own")]
 mod tests {
     use std::process::Command;
 

@@ -159,7 +159,7 @@ impl Config {
         self.cloud == CloudLink::Greengrass || self.local == LocalLink::Pubsub
     }
 
-    /// Goes deeper than loading does: whether the files of the MQTT links hold what they should, and
+    /// Goes deeper than loading does: whether the files of the MQTT links and of the core hold what they should, and
     /// each key fits its certificate. Not done at every start, since a pair may be half rotated
     /// for a moment and is read again at each connect.
     pub fn check_files(&self, host: &dyn Host) -> Result<(), ConfigError> {
@@ -170,6 +170,7 @@ impl Config {
         if let CloudLink::Mqtt(link) = &self.cloud {
             problems.extend(files::check(link, "cloud", host));
         }
+        problems.extend(files::check_core(&self.core, host));
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 }

@@ -193,6 +193,8 @@ impl Report {
             restart_needed: self.needs_restart.iter().map(|key| (*key).to_owned()).collect(),
             configuration_refused: self.refused.clone(),
             client_devices: self.client_devices,
+            core_certificate: None,
+            expire_soon: None,
             links: Links { local: self.local.status(), cloud: self.cloud.status() },
             store: self.store.clone(),
             counters: counters(relay),
@@ -252,6 +254,7 @@ fn row(row: crate::relay::Row<'_>) -> Option<Row> {
         since: row.since,
         attempts: row.attempts,
         expires: row.not_after,
+        expiry: None,
         reason: row.reason,
         notices: row.notices,
     })
