@@ -59,6 +59,7 @@ fn parse_uptime(text: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "a nucleus makes a socket")]
 mod tests {
     use std::os::unix::{fs::symlink, net::UnixListener};
 
