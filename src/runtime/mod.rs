@@ -37,10 +37,11 @@ use self::{
 };
 use crate::{
     config::{Change, Config},
+    expiry::Warning,
     links::{Link, LinkCommand, LinkEvent, mqtt::MqttError},
     nucleus::{self, News, Prewarm, Told},
     reason::Reason,
-    relay::{Event, Side},
+    relay::{Event, Note, Side, Weight},
     store::{Answer, Options, StoreError, StoreThread},
 };
 
@@ -381,7 +382,12 @@ impl Gateway {
             Core::Works(working) => Some(&working.relay),
             Core::Opening(_) | Core::Waiting(..) => None,
         };
-        self.report.write(&self.config.work_dir, &mut self.clock, relay, ended);
+        let core = Some(self.own.status(self.clock.now()));
+        let dir = &self.config.work_dir;
+        let warnings = self.report.write(dir, &mut self.clock, relay, core, ended);
+        for warning in warnings {
+            self.journal.log(&expires(warning), self.clock.tick());
+        }
     }
 
     /// Ends in order: the commit in flight is finished and acknowledged; what was only in the batch
@@ -399,6 +405,18 @@ impl Gateway {
             tracing::warn!(%error, "ending all the same");
         }
         Ok(())
+    }
+}
+
+fn expires(warning: Warning) -> Note {
+    let Warning { thing, not_after, level } = warning;
+    Note {
+        weight: Weight::Refused,
+        side: None,
+        child: Some(thing),
+        state: "none",
+        reason: Reason::ExpiresSoon,
+        detail: Some(format!("{level}: {not_after}")),
     }
 }
 

@@ -17,10 +17,15 @@ use crate::{
         life,
         workshop::{Question, Tools, Workshop},
     },
-    identity::{self, Command, Conditions, Done, Effect, Event, Identity, Job, Life, Settings},
+    identity::{
+        self, Command, Complaint, Conditions, Done, Effect, Event, Failure, Identity, Job, Life,
+        Settings,
+    },
     local_time::local_time,
+    reason::Reason,
     relay::{self, CloudState, ForCore, Outgoing},
     schedule::{Now, Tick, Timestamp},
+    status::{CoreComplaint, CoreEnded, CoreFiles, CoreStatus},
 };
 
 /// A deployment that says no more for so long has ended, or will not.
@@ -43,7 +48,10 @@ pub(super) struct Own {
     conditions: Conditions,
     /// Whether a deployment would come at a bad time.
     critical: watch::Sender<bool>,
-    told: Option<identity::Failure>,
+    /// The failure that was logged last.
+    told: Option<Failure>,
+    /// The stage, and since when it stands.
+    stage: (&'static str, Option<Timestamp>),
 }
 
 /// What happens to the core's own certificate.
@@ -77,6 +85,7 @@ impl Own {
             conditions: Conditions::default(),
             critical,
             told: None,
+            stage: ("idle", None),
         }
     }
 
@@ -112,6 +121,40 @@ impl Own {
     /// When something of it is due.
     pub(super) fn wakeup(&self, now: Now) -> Option<Tick> {
         self.identity.next_wakeup(now).into_iter().chain(self.drain).min()
+    }
+
+    /// How it stands.
+    pub(super) fn status(&mut self, now: Now) -> CoreStatus {
+        let view = self.identity.view(now);
+        if self.stage.0 != view.stage {
+            self.stage = (view.stage, now.wall);
+        }
+        let complaint = |why: Complaint| CoreComplaint { code: why.code, detail: why.error };
+        let ended =
+            view.ended.map(|ended| CoreEnded { at: ended.at, failed: ended.failed.map(complaint) });
+        let blocked = view
+            .blocked
+            .map(|failure| CoreComplaint { code: failure.reason, detail: failure.detail });
+        let files = self.workshop.place().map(|place| CoreFiles {
+            certificate: place.files.certificate.clone(),
+            key: place.files.key.clone(),
+            source: place.source.to_string(),
+        });
+        CoreStatus {
+            stage: view.stage.to_owned(),
+            since: self.stage.1,
+            waits_for: view.waits_for.map(|hold| hold.to_string()),
+            files,
+            certificate: view.certificate.map(|(id, _)| id),
+            not_after: view.certificate.map(|(_, until)| until),
+            expiry: None,
+            generation: view.generation,
+            keeps_old_pair: view.kept.is_some(),
+            ended,
+            blocked,
+            restarts_within_a_day: u32::try_from(view.restarts).unwrap_or(u32::MAX),
+            flags: view.unproven.then_some(Reason::ProbeNotPermitted).into_iter().collect(),
+        }
     }
 
     fn is_connected(&self) -> bool {
