@@ -70,6 +70,11 @@ impl Nucleus {
         }
     }
 
+    /// Which boot of the device this is.
+    pub fn boot(&self) -> u32 {
+        self.boot
+    }
+
     /// Which start of it this is.
     pub fn start_no(&self) -> u32 {
         self.starts

@@ -64,7 +64,7 @@ pub enum Act {
     NucleusUp(u32),
     Reconnect(u32),
     LinkUp(u32),
-    RestartNucleus,
+    RestartNucleus(u32),
     JobTakes(u32, Job),
     JobEnds(u32, Done),
     Issued(Leaf),
@@ -106,6 +106,8 @@ pub struct World {
     pub witness: Witness,
     pub steps: u64,
     asks: u32,
+    /// What happens once the identity tells of this, by its first words.
+    pub once: Vec<(&'static str, u64, fn(&mut World))>,
 }
 
 impl World {
@@ -134,6 +136,7 @@ impl World {
             witness: Witness::default(),
             steps: 0,
             asks: 0,
+            once: Vec::new(),
         };
         world.now = HOUR;
         world.later(0, Act::Reconnect(world.nucleus.start_no()));
@@ -174,6 +177,8 @@ impl World {
 
     /// Somebody asks for something.
     pub fn command(&mut self, command: Command) {
+        self.witness.by_hand |= command == Command::Rollback;
+        self.witness.forced |= command == Command::RestartNow;
         self.hand(Event::Command(command));
     }
 
@@ -256,7 +261,7 @@ impl World {
                 let link = if self.nucleus.no_loopback { CloudState::Unknown } else { CloudState::Up };
                 self.nucleus.link = link;
             }
-            Act::RestartNucleus => self.restart_nucleus(),
+            Act::RestartNucleus(boot) if boot == self.nucleus.boot() => self.restart_nucleus(),
             Act::JobTakes(no, job) if self.is_alive(no) => self.take_job(no, job),
             Act::JobEnds(no, done) if self.is_alive(no) => {
                 self.process.as_mut().expect("alive").has_job = false;
@@ -545,9 +550,11 @@ impl World {
         match self.nucleus.restarts {
             Restarts::Work => {
                 let after = self.rng.u64(SECOND..20 * SECOND);
-                self.later(after, Act::RestartNucleus);
+                self.later(after, Act::RestartNucleus(self.nucleus.boot()));
             }
-            Restarts::Late(minutes) => self.later(minutes * MINUTE, Act::RestartNucleus),
+            Restarts::Late(minutes) => {
+                self.later(minutes * MINUTE, Act::RestartNucleus(self.nucleus.boot()));
+            }
             Restarts::Fail => return failed(Reason::CannotRestart),
             Restarts::WrongUnit => self.later(2 * SECOND, Act::Do(Self::restart_component)),
             Restarts::DoNothing => {}
@@ -648,6 +655,13 @@ impl World {
 
     fn check_told(&mut self, told: Told) {
         self.witness.told(self.now, &told);
+        let name = format!("{told:?}");
+        let (due, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.once).into_iter().partition(|once| name.starts_with(once.0));
+        self.once = rest;
+        for (_, after, what) in due {
+            self.later(after, Act::Do(what));
+        }
     }
 
     fn check_critical(&mut self) {
