@@ -193,7 +193,7 @@ impl Plant {
 
     /// Whether no copy of the key that the core began with is left.
     pub fn core_key_is_wiped(&self) -> bool {
-        !holds(&self.dir.join("core"), self.first_core_key.trim())
+        !support::holds(&self.dir.join("core"), self.first_core_key.trim())
     }
 
     /// The core's way to the cloud with what its nucleus is configured to use, and that certificate.
@@ -292,16 +292,6 @@ fn all_devices() -> Vec<ThingName> {
 
 fn cloud_broker(clients: &Authority, servers: &Authority) -> Setup {
     Setup::mtls_between(clients, servers).line("set_tcp_nodelay true").acl(CLOUD_RULES)
-}
-
-/// Whether a file in a folder, however deep, holds a text.
-fn holds(folder: &Path, text: &str) -> bool {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| match path.is_symlink() {
-        true => false,
-        false if path.is_dir() => holds(&path, text),
-        false => fs::read(&path).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text)),
-    })
 }
 
 fn write_pair(pair: &Pair, dir: &Path, stem: &str, ca: &Path) -> Files {
