@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use certrelay::{
     status::{self, LinkState, Nucleus, RowState, StatusSnapshot},
-    wire::ThingName,
+    wire::{CertificateId, ThingName},
 };
 use fake_nucleus::Mode;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
@@ -21,7 +21,7 @@ use crate::{
     cloud::{self, Message, Shared},
     plant::{self, Plant},
     process::Process,
-    report::{self, Report},
+    report::{self, Report, Seen},
     screen::{Scene, Screen},
     support::supervisor::Supervisor,
 };
@@ -53,7 +53,7 @@ struct Story<'a> {
     cloud_task: JoinHandle<anyhow::Result<()>>,
     mode: Mode,
     /// It runs the nucleus and the gateway.
-    supervisor: Supervisor,
+    supervisor: Arc<Supervisor>,
     agents: Vec<(ThingName, Process)>,
     application: JoinHandle<()>,
     link_is_cut: bool,
@@ -71,7 +71,12 @@ impl<'a> Story<'a> {
         let cloud = Arc::new(Mutex::new(cloud));
         let (to_cloud, outgoing) = mpsc::channel(100);
         let peer = plant.cloud_login().connect().await.map_err(anyhow::Error::msg)?;
-        let cloud_task = tokio::spawn(cloud::serve(peer, Arc::clone(&cloud), outgoing));
+        let supervisor = Arc::new(plant.supervisor(mode));
+        let nucleus = Arc::downgrade(&supervisor);
+        let principal =
+            move || nucleus.upgrade()?.nucleus().upstream_certificate().map(CertificateId);
+        let cloud_task = cloud::serve(peer, Arc::clone(&cloud), outgoing, principal);
+        let cloud_task = tokio::spawn(cloud_task);
         let agents = plant::agents().into_iter();
         let agents = agents.map(|name| (name.clone(), plant.agent(&name))).collect();
         let application = application(plant)?;
@@ -82,7 +87,7 @@ impl<'a> Story<'a> {
             to_cloud,
             cloud_task,
             mode,
-            supervisor: plant.supervisor(mode),
+            supervisor,
             agents,
             application: tokio::spawn(application.run()),
             link_is_cut: false,
@@ -103,6 +108,7 @@ impl<'a> Story<'a> {
             Mode::Java => self.start_the_late()?,
             Mode::Lite => self.strike_the_nucleus_deaf().await?,
         }
+        self.ask_the_core().await?;
         self.wait_for_the_end().await
     }
 
@@ -132,6 +138,34 @@ impl<'a> Story<'a> {
         for request in requests {
             self.to_cloud.send(request).await.context("the cloud has ended")?;
         }
+        Ok(())
+    }
+
+    /// Its nucleus, and the gateway with it, is restarted in the middle of what goes on.
+    async fn ask_the_core(&mut self) -> anyhow::Result<()> {
+        let requests = cloud::lock(&self.cloud).audit_core();
+        self.tell("the audit finds that the core's own certificate expires soon");
+        for request in requests {
+            self.to_cloud.send(request).await.context("the cloud has ended")?;
+        }
+        let starts = self.supervisor.starts();
+        self.until("the gateway has the nucleus restarted", |story| {
+            story.supervisor.starts() > starts
+        })
+        .await?;
+        self.tell(
+            "the core's new pair is installed; the nucleus restarts, and the gateway with it",
+        );
+        self.until(
+            "the core's ack comes over its new certificate, its old key is wiped",
+            |story| {
+                let is_over =
+                    cloud::lock(&story.cloud).core().is_some_and(|core| core.outcome.is_some());
+                is_over && story.plant.core_key_is_wiped()
+            },
+        )
+        .await?;
+        self.tell("the core has said so over its new certificate; its old key is wiped");
         Ok(())
     }
 
@@ -248,7 +282,12 @@ impl<'a> Story<'a> {
         for (_, agent) in &mut self.agents {
             agent.kill();
         }
-        let mut report = report::measure(self.plant, &self.cloud, self.mode, status, time).await;
+        let nucleus = self.supervisor.nucleus().upstream_certificate().map(CertificateId);
+        let seen = Seen { mode: self.mode, status, time, nucleus };
+        let mut report = report::measure(self.plant, &self.cloud, seen).await;
+        for torn in self.supervisor.nucleus().pair_faults() {
+            report.complain(format!("the nucleus found a pair that is none: {torn}"));
+        }
         for broken in self.supervisor.nucleus().violations() {
             report.complain(format!("the nucleus: {broken}"));
         }
