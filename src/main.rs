@@ -92,9 +92,9 @@ enum CoreCommand {
     Rollback,
     /// Makes plain files of the links under the configured paths, with the pair in use.
     ///
-    /// For before the component is removed: nothing of it is needed any more to use the pair. A rotation
-    /// under way is given up, and every other pair is overwritten and removed. The nucleus is not
-    /// restarted. The next rotation makes links again.
+    /// For before the component is removed: nothing of it is needed any more to use the pair. Every other pair is
+    /// overwritten and removed, also the one before, so not while a rotation is under way. The nucleus is
+    /// not restarted. The next rotation makes links again.
     Detach,
 }
 

@@ -59,9 +59,10 @@ impl End {
     }
 }
 
-/// Whether the gateway has nothing more to do or to say.
+/// Whether the gateway has nothing more to do or to say, and has met its nucleus.
 pub fn is_settled(status: &StatusSnapshot) -> bool {
-    status.children.iter().all(|row| row.state == RowState::Done && row.notices == 0)
+    let is_done = status.children.iter().all(|row| row.state == RowState::Done && row.notices == 0);
+    is_done && status.summary.nucleus.is_some()
 }
 
 /// What was seen while everything ran.

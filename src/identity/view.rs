@@ -77,7 +77,10 @@ impl Identity {
             unproven: proof(stage) == Some(Proof::NotPermitted),
             kept: self.saved.kept.as_ref().map(|kept| kept.generation),
             ended: self.saved.ended.clone(),
-            blocked: self.blocked.clone(),
+            blocked: self.blocked.clone().or_else(|| {
+                let tries = matches!(stage, Stage::Probing(_) | Stage::Confirming(_));
+                self.blind().filter(|_| tries)
+            }),
             restarts: self.now(now).map_or(0, |now| self.saved.restarts.within_a_day(&now)),
             waits_for: waits.then(|| self.hold(now, spare)).flatten(),
         }

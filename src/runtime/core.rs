@@ -113,6 +113,7 @@ impl Gateway {
         relay.count_on(before.counters);
         tracing::info!(children = relay.children(), "ready");
         self.core = Core::Works(Box::new(Working { relay, batch, events: 0, in_flight: None }));
+        self.own.listen(&self.config.work_dir);
         if let Some(file) = start.set_aside {
             tracing::error!(file = %file.display(), "the store was damaged and is set aside");
             self.report.set_aside(&file);

@@ -4,7 +4,7 @@
 //! Before the nucleus is restarted the loop takes nothing more from the links and waits, for so
 //! long as the settings allow, until what it took is durable and answered.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use aws_greengrass_ipc::{Client, Nucleus, State};
 use tokio::sync::{mpsc::Receiver, oneshot, watch};
@@ -70,15 +70,12 @@ impl Own {
     ) -> Self {
         let uptime = life::uptime().saturating_sub(tick - Tick(0));
         let life = Life { run: life::run_id(), uptime };
-        let commands = control::listen(&config.work_dir).map_err(|error| {
-            tracing::warn!(%error, "`certrelay core` can't reach this gateway");
-        });
         Self {
             identity: Identity::new(settings(config), life, fastrand::u64(..)),
             workshop: Workshop::default(),
             client,
             kind: None,
-            commands: commands.ok(),
+            commands: None,
             asked: None,
             deployment: None,
             drain: None,
@@ -86,6 +83,16 @@ impl Own {
             critical,
             told: None,
             stage: ("idle", None),
+        }
+    }
+
+    /// Listens to `certrelay core`. The store is open, so no other gateway has this directory.
+    pub(super) fn listen(&mut self, work_dir: &Path) {
+        if self.commands.is_none() {
+            match control::listen(work_dir) {
+                Ok(commands) => self.commands = Some(commands),
+                Err(error) => tracing::warn!(%error, "`certrelay core` can't reach this gateway"),
+            }
         }
     }
 
