@@ -1,10 +1,6 @@
 //! The nucleus: when it loads the configured pair, what tells its lives apart, and its link.
 
-use certrelay::{
-    identity::RunId,
-    relay::CloudState,
-    wire::CertificateId,
-};
+use certrelay::{identity::RunId, relay::CloudState, wire::CertificateId};
 
 /// Which nucleus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,11 @@ use certrelay::{
     x509,
 };
 
-use crate::{cloud::Uplink, pki::Leaf, world::{HOUR, MINUTE, SECOND}};
+use crate::{
+    cloud::Uplink,
+    pki::Leaf,
+    world::{HOUR, MINUTE, SECOND},
+};
 
 /// What it waits for.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,7 +155,8 @@ impl Relay {
     }
 
     fn send(&mut self, now: u64, uplink: Uplink) {
-        self.up.retain(|waiting| std::mem::discriminant(waiting) != std::mem::discriminant(&uplink));
+        self.up
+            .retain(|waiting| std::mem::discriminant(waiting) != std::mem::discriminant(&uplink));
         self.up.push(uplink);
         self.up_due = Some(now + SECOND);
     }

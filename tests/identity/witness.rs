@@ -162,7 +162,8 @@ impl Witness {
         self.note(now, told);
         let is_over = |times: usize| {
             let spans = self.bad.first().zip(self.bad.last());
-            self.bad.len() >= times && spans.is_some_and(|(a, z)| z - a >= 10 * MINUTE - 11 * SECOND)
+            self.bad.len() >= times
+                && spans.is_some_and(|(a, z)| z - a >= 10 * MINUTE - 11 * SECOND)
         };
         match told {
             Told::RollingBack(_, reason) => {

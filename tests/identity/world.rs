@@ -258,7 +258,8 @@ impl World {
             }
             Act::Reconnect(no) if no == self.nucleus.start_no() => self.reconnect(no),
             Act::LinkUp(connection) if self.nucleus.connected == Some(connection) => {
-                let link = if self.nucleus.no_loopback { CloudState::Unknown } else { CloudState::Up };
+                let link =
+                    if self.nucleus.no_loopback { CloudState::Unknown } else { CloudState::Up };
                 self.nucleus.link = link;
             }
             Act::RestartNucleus(boot) if boot == self.nucleus.boot() => self.restart_nucleus(),
@@ -596,8 +597,8 @@ impl World {
         let configured = self.disk.configured().1.facts.id;
         assert_eq!(self.nucleus.loaded, configured, "the nucleus runs what is configured\n{trail}");
         assert!(self.cloud.takes(configured), "the cloud takes it\n{trail}");
-        let ended = self.cloud.acked.contains(&configured)
-            || self.cloud.errors.iter().any(|error| error.2);
+        let ended =
+            self.cloud.acked.contains(&configured) || self.cloud.errors.iter().any(|error| error.2);
         assert!(ended || self.cloud.csrs == 0, "the cloud knows how it ended\n{trail}");
     }
 }
@@ -613,7 +614,11 @@ impl World {
         self.witness.job(self.now, job);
         if *job == Job::Restart {
             let saved = process.identity.saved();
-            assert_eq!(self.disk.saved().as_ref(), Some(saved), "what the next life needs is saved");
+            assert_eq!(
+                self.disk.saved().as_ref(),
+                Some(saved),
+                "what the next life needs is saved"
+            );
             self.witness.restart(self.now, &saved.stage, process.conditions, self.max_restarts);
         }
         if *job == Job::Attach {
@@ -627,10 +632,8 @@ impl World {
             Job::Switch { generation } => {
                 let from = self.disk.current().expect("links");
                 let new = self.disk.leaf(certrelay::identity::Pair::Generation(*generation));
-                let is_new = matches!(
-                    self.disk.saved().map(|saved| saved.stage),
-                    Some(Stage::Installed(_))
-                );
+                let is_new =
+                    matches!(self.disk.saved().map(|saved| saved.stage), Some(Stage::Installed(_)));
                 let new = new.filter(|_| is_new).map(|leaf| leaf.facts.id);
                 self.witness.switch(from, *generation, new);
             }
