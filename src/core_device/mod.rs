@@ -5,7 +5,10 @@
 pub mod files;
 pub mod life;
 pub mod locate;
+mod place;
+mod preflight;
 pub mod probe;
+mod refusal;
 pub mod restart;
 pub mod show;
 pub mod workshop;

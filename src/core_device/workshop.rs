@@ -12,7 +12,7 @@ use aws_greengrass_ipc::{Client, Nucleus};
 use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
-    files::{CoreFiles, KeyPlan},
+    files::{CoreFiles, FileJob, KeyPlan, OtherJob},
     life,
     locate::{self, Place},
     probe, restart,
@@ -22,7 +22,7 @@ use crate::{
     config::Core,
     control::Answer,
     identity::{Done, Failure, Job, Pair, ProbeName, Saved},
-    install::{Credentials, PairFiles},
+    install::{Credentials, Disk, PairFiles},
     reason::Reason,
     schedule::Timestamp,
     wire::ThingName,
@@ -155,16 +155,16 @@ impl Bench {
         let Some(place) = self.place.clone() else {
             return (self, Done::Failed(unlocated()));
         };
-        match job {
-            Job::Probe { with, name } => {
+        match FileJob::try_from(job) {
+            Ok(job) => self.perform(place, job, tools).await,
+            Err(OtherJob::Probe(with, name)) => {
                 let done = probe_with(&place, with, name, &tools.thing).await;
                 (self, done)
             }
-            Job::Restart => {
+            Err(OtherJob::Restart) => {
                 let done = restart_with(&tools).await;
                 (self, done)
             }
-            job => self.perform(place, job, tools).await,
         }
     }
 
@@ -181,11 +181,14 @@ impl Bench {
         Ok(())
     }
 
-    async fn perform(mut self, place: Place, job: Job, tools: Tools) -> (Self, Done) {
+    async fn perform(mut self, place: Place, job: FileJob, tools: Tools) -> (Self, Done) {
         let Tools { thing, core, .. } = tools;
         let plan = KeyPlan { thing, algorithm: core.key_algorithm, rotation: core.key_rotation };
         let worked = tokio::task::spawn_blocking(move || {
-            let mut files = self.files.take().unwrap_or_else(|| CoreFiles::new(plan, None));
+            let mut files = match self.files.take() {
+                Some(files) => files.with_plan(plan),
+                None => CoreFiles::new(Disk, plan, None),
+            };
             let done = files.perform(&place.files, job);
             self.files = Some(files);
             (self, done)

@@ -37,9 +37,7 @@ pub use credentials::{Accesses, Credentials, Hints, Pair};
 pub use disk::Disk;
 pub use port::{Access, Facts, Files, Kind, Owner, User};
 
-pub(crate) use atomic::{
-    at, folder_of, link, overwrite, put, read, remove_if_there, rename, sync_dir,
-};
+pub(crate) use atomic::{at, folder_of, link, overwrite, put, remove_if_there, rename, sync_dir};
 
 /// Which generation of credentials; a higher number is younger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
