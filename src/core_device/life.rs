@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 
 use super::locate::SOCKET;
-use crate::identity::RunId;
+use crate::{identity::RunId, install::User};
 
 /// The variable in which a nucleus gives a component its token.
 const TOKEN: &str = "SVCUID";
@@ -22,6 +22,12 @@ const MAX_BOOT_ID: usize = 64;
 /// gone, or the kernel tells no boot id.
 pub fn run_id() -> Option<RunId> {
     run_id_from(|name| env::var_os(name))
+}
+
+/// Who the nucleus is, by the owner of its socket; `None`: there is none.
+pub fn nucleus_user() -> Option<User> {
+    let meta = fs::metadata(env::var_os(SOCKET)?).ok()?;
+    Some(User { uid: meta.uid(), gid: meta.gid() })
 }
 
 /// The kernel's name for this boot.

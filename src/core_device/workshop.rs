@@ -187,7 +187,7 @@ impl Bench {
         let worked = tokio::task::spawn_blocking(move || {
             let mut files = match self.files.take() {
                 Some(files) => files.with_plan(plan),
-                None => CoreFiles::new(Disk, plan, None),
+                None => CoreFiles::new(Disk, plan, life::nucleus_user()),
             };
             let done = files.perform(&place.files, job);
             self.files = Some(files);
