@@ -82,7 +82,7 @@ impl Own {
             conditions: Conditions::default(),
             critical,
             told: None,
-            stage: ("idle", None),
+            stage: ("unknown", None),
         }
     }
 

@@ -13,7 +13,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CoreStatus {
-    /// Where its rotation stands: the stable word of [`crate::identity::Stage::name`].
+    /// Where its rotation stands: the stable word of [`crate::identity::Stage::name`]; `unknown`
+    /// until the credential could be looked at.
     pub stage: String,
     /// Since when; `None`: no clock could be trusted.
     #[serde(with = "time::option", default, skip_serializing_if = "Option::is_none")]
