@@ -118,6 +118,7 @@ async fn a_core_that_a_fleet_provisioned_is_found_by_the_nucleus_journal() {
     let mut cloud = site.cloud().await;
     let (ack, _) = rotated(&site, &mut cloud, "r-1").await;
     site.settled(&mut cloud, &ack).await;
+    site.until("the rotation is over", idle).await;
     let core =
         site.snapshot().and_then(|shown| shown.summary.core_certificate).expect("it is shown");
     let source = core.files.expect("they are known").source;
