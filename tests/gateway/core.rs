@@ -29,12 +29,11 @@ async fn rotated(site: &CoreSite, cloud: &mut Cloud, rotation: &str) -> (Seen, C
     (ack, id)
 }
 
+/// Nothing is under way, and nothing is kept of what was. What the gateway says before it has
+/// looked does not count.
 fn idle(shown: &StatusSnapshot) -> bool {
-    shown
-        .summary
-        .core_certificate
-        .as_ref()
-        .is_some_and(|core| core.stage == "idle" && !core.keeps_old_pair)
+    let core = shown.summary.core_certificate.as_ref();
+    core.is_some_and(|c| c.stage == "idle" && !c.keeps_old_pair && c.certificate.is_some())
 }
 
 async fn the_core_rotates_and_says_so_over_its_new_certificate(via: Via) {
@@ -119,6 +118,7 @@ async fn a_core_that_a_fleet_provisioned_is_found_by_the_nucleus_journal() {
     let mut cloud = site.cloud().await;
     let (ack, _) = rotated(&site, &mut cloud, "r-1").await;
     site.settled(&mut cloud, &ack).await;
+    site.until("the rotation is over", idle).await;
     let core =
         site.snapshot().and_then(|shown| shown.summary.core_certificate).expect("it is shown");
     let source = core.files.expect("they are known").source;

@@ -285,7 +285,7 @@ async fn ends(site: &CoreSite, cloud: &mut Cloud, rotation: &str) {
     let began = now();
     let is_over = || {
         let core = site.snapshot().and_then(|shown| shown.summary.core_certificate);
-        core.is_some_and(|core| core.stage == "idle" && !core.keeps_old_pair)
+        core.is_some_and(|c| c.stage == "idle" && !c.keeps_old_pair && c.certificate.is_some())
     };
     let mut is_acked =
         cloud.seen.iter().any(|seen| seen.kind == "crt_ack" && seen.text("rotationId") == rotation);
