@@ -25,8 +25,8 @@ use crate::{
     config::KeyRotation,
     identity::{self, Configured, Done, Found, Job, ProbeName, Saved, Stage},
     install::{
-        Accesses, Credentials, Disk, Files, Generation, Hints, Kind, Owner, Pair, PairFiles, User,
-        at, link, overwrite, put, remove_if_there, rename, sync_dir,
+        Accesses, Credentials, Disk, Files, Generation, Hints, InstallError, Kind, Owner, Pair,
+        PairFiles, User, at, discard, known, link, overwrite, put, rename, sync_dir,
     },
     keys::{KeyKind, PrivateKey},
     reason::Reason,
@@ -161,15 +161,15 @@ impl<F: Files> CoreFiles<F> {
             let (saved, current, csr, candidate) = (None, None, None, None);
             return Ok(Found { configured, saved, current, generations, csr, candidate });
         };
-        let saved = load(credentials);
+        let saved = load(credentials)?;
         let under_way = saved.as_ref().and_then(|saved| saved.stage.generation());
         let are_links = place.standings(&self.files)?.iter().all(|it| *it == Standing::Ours);
         Ok(Found {
             configured,
             current: if are_links { credentials.in_use()? } else { None },
             generations: credentials.generations()?,
-            csr: under_way.and_then(|generation| credentials.csr(generation).ok()),
-            candidate: under_way.and_then(|generation| credentials.facts(generation).ok()),
+            csr: known(under_way.map(|of| credentials.csr(of)).transpose())?.flatten(),
+            candidate: known(under_way.map(|of| credentials.facts(of)).transpose())?.flatten(),
             saved,
         })
     }
@@ -194,7 +194,7 @@ impl<F: Files> CoreFiles<F> {
         };
         let key = key.map_err(|error| refuse(Reason::UnsupportedKey, error))?;
         let csr = self.csr(&key, &pair)?;
-        let access = self.accesses(place)?.key;
+        let access = Accesses::read(&self.files, place.at)?.key;
         self.open(place)?.store_key(generation, key.to_pem().as_bytes(), &csr, Some(access))?;
         Ok(Done::KeyMade { key: key.digest(), csr })
     }
@@ -230,7 +230,7 @@ impl<F: Files> CoreFiles<F> {
         generation: Generation,
         chain: &[Vec<u8>],
     ) -> Result<Done> {
-        let access = self.accesses(place)?.certificate;
+        let access = Accesses::read(&self.files, place.at)?.certificate;
         let credentials = self.open(place)?;
         let facts = credentials.store_certificate(generation, generation, chain, Some(access))?;
         Ok(Done::CertificateStored { facts })
@@ -249,7 +249,7 @@ impl<F: Files> CoreFiles<F> {
         }
         // Whatever the paths lead to by now is the truth, whoever put it there.
         let pair = Pair::read(&self.files, place.at)?;
-        let accesses = self.accesses(place)?;
+        let accesses = Accesses::read(&self.files, place.at)?;
         if standings.contains(&Standing::File) {
             let generation = self.take_in(place, &pair, accesses)?;
             let credentials = self.open(place)?;
@@ -272,12 +272,15 @@ impl<F: Files> CoreFiles<F> {
     /// The generation that holds this pair, which is made if need be.
     fn take_in(&mut self, place: &Place, pair: &Pair, of: Accesses) -> Result<Generation> {
         let credentials = self.open(place)?;
-        let pending = load(credentials).and_then(|saved| saved.stage.generation());
+        let pending = load(credentials)?.and_then(|saved| saved.stage.generation());
         let current = credentials.in_use()?;
         let mut next = pending.map_or(0, |generation| generation.0);
         for generation in credentials.generations()? {
             let is_free = pending != Some(generation) || current == Some(generation);
-            if is_free && credentials.pair(generation).is_ok_and(|there| there == *pair) {
+            if is_free
+                && known(credentials.pair(generation))?.is_some_and(|it| it == *pair)
+                && credentials.accesses(generation)? == of
+            {
                 return Ok(generation);
             }
             next = next.max(generation.0);
@@ -296,7 +299,7 @@ impl<F: Files> CoreFiles<F> {
         let is_key = slot.path() == place.at.key;
         let mut original = if is_key { self.open_original(slot)? } else { None };
         let temporary = slot.temporary();
-        link(&self.files, slot.target(), &temporary)?;
+        link(&self.files, slot.target(), &temporary, slot.path())?;
         rename(&self.files, &temporary, slot.path())?;
         let wiped = original.as_mut().map(|file| overwrite(&self.files, slot.path(), file));
         Ok(wiped.transpose().map(|_| ())?)
@@ -330,7 +333,7 @@ impl<F: Files> CoreFiles<F> {
     /// Asks as the nucleus' user. Where that can't be asked, or denies even what is configured now,
     /// nothing is known.
     fn check_readable(&self, place: &Place, pair: &PairFiles) -> Result<()> {
-        let Owner { uid, gid } = self.accesses(place)?.key.owner;
+        let Owner { uid, gid } = Accesses::read(&self.files, place.at)?.key.owner;
         let user = self.user.unwrap_or(User { uid, gid });
         let can = |pair: &PairFiles| self.files.can_read(user, &[&pair.certificate, &pair.key]);
         if can(pair).unwrap_or(true) || !can(place.at).unwrap_or(false) {
@@ -345,25 +348,16 @@ impl<F: Files> CoreFiles<F> {
             return Ok(());
         }
         let pair = Pair::read(&self.files, place.at)?;
-        let accesses = self.accesses(place)?;
+        let accesses = Accesses::read(&self.files, place.at)?;
         let contents = [(pair.certificate(), accesses.certificate), (pair.key(), accesses.key)];
         for (slot, (content, access)) in place.slots().into_iter().zip(contents) {
             if slot.standing(&self.files, place)? == Standing::Ours {
-                put(&self.files, &slot.temporary(), content, Some(access))?;
+                put(&self.files, &slot.temporary(), slot.path(), content, Some(access))?;
                 rename(&self.files, &slot.temporary(), slot.path())?;
             }
             sync_dir(&self.files, slot.folder())?;
         }
         self.opened.take().map_or(Ok(()), |credentials| Ok(credentials.remove(STATE)?))
-    }
-
-    /// The access of what the configured paths lead to.
-    fn accesses(&self, place: &Place) -> Result<Accesses> {
-        let [certificate, key] = place.slots().map(|slot| {
-            let path = slot.path();
-            self.files.target_facts(path).map(|facts| facts.access).map_err(at(path))
-        });
-        Ok(Accesses { certificate: certificate?, key: key? })
     }
 
     /// The folder of ours, which is made if need be.
@@ -390,31 +384,33 @@ impl<F: Files> CoreFiles<F> {
         }
         if self.opened.as_ref().is_some_and(|opened| opened.dir() == place.dir()) {
             let credentials = self.open(place)?;
-            credentials.repair(hints(credentials))?;
+            credentials.repair(hints(credentials)?)?;
         } else {
             self.open(place)?;
         }
         for slot in place.slots() {
-            remove_if_there(&self.files, &slot.temporary())?;
+            discard(&self.files, &slot.temporary(), slot.path())?;
             preflight::sweep(&self.files, slot)?;
         }
         Ok(true)
     }
 }
 
-/// What can't be read counts as nothing.
-fn load<F: Files>(credentials: &Credentials<F>) -> Option<Saved> {
-    let content = credentials.load(STATE).ok().flatten()?;
-    serde_json::from_slice(&content).ok()
+/// What is no state counts as none; what can't be read for now is an error.
+fn load<F: Files>(
+    credentials: &Credentials<F>,
+) -> std::result::Result<Option<Saved>, InstallError> {
+    let content = credentials.load(STATE)?;
+    Ok(content.and_then(|content| serde_json::from_slice(&content).ok()))
 }
 
-fn hints<F: Files>(credentials: &Credentials<F>) -> Hints {
-    let stage = load(credentials).unwrap_or_default().stage;
+fn hints<F: Files>(credentials: &Credentials<F>) -> std::result::Result<Hints, InstallError> {
+    let stage = load(credentials)?.unwrap_or_default().stage;
     let fallback = match &stage {
         Stage::Installed(stage) => Some(stage.previous),
         Stage::Confirming(stage) => Some(stage.previous),
         Stage::RollingBack(stage) => Some(stage.to),
         _ => None,
     };
-    Hints { pending: stage.generation(), fallback }
+    Ok(Hints { pending: stage.generation(), fallback })
 }

@@ -48,9 +48,9 @@ fn try_folder<F: Files>(files: &F, slot: &Slot) -> Result<()> {
 fn try_in<F: Files>(files: &F, probe: &Path, access: Access) -> Result<()> {
     files.make_dir(probe, 0o700).map_err(at(probe))?;
     let [file, renamed, soft] = ["file", "renamed", "link"].map(|name| probe.join(name));
-    put(files, &file, &[0; ROOM], Some(access))?;
+    put(files, &file, &renamed, &[0; ROOM], Some(access))?;
     rename(files, &file, &renamed)?;
-    link(files, Path::new("renamed"), &soft)?;
+    link(files, Path::new("renamed"), &soft, &renamed)?;
     rename(files, &soft, &renamed)?;
     sync_dir(files, folder_of(probe)).map_err(Into::into)
 }

@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use zeroize::Zeroizing;
 
 use super::{
-    InstallError, Result,
+    InstallError, Result, known,
     port::{Access, Files, Kind},
 };
 
@@ -40,24 +40,25 @@ pub(super) fn write<F: Files>(
     content: &[u8],
     access: Option<Access>,
 ) -> Result<()> {
-    let temporary = dir.join(format!("{TEMPORARY}{name}"));
-    put(files, &temporary, content, access)?;
-    rename(files, &temporary, &dir.join(name))
+    let (temporary, path) = (dir.join(format!("{TEMPORARY}{name}")), dir.join(name));
+    put(files, &temporary, &path, content, access)?;
+    rename(files, &temporary, &path)
 }
 
-/// Writes a file that nobody looks for yet. Durable but for its name. Nobody but its owner can use
-/// it before it is its last owner's.
+/// Writes a file that is to take another's place. Durable but for its name. Nobody but we can use
+/// it before its access is set.
 pub(crate) fn put<F: Files>(
     files: &F,
+    temporary: &Path,
     path: &Path,
     content: &[u8],
     access: Option<Access>,
 ) -> Result<()> {
-    remove_if_there(files, path)?;
-    let written = fill(files, path, content, access);
-    written.map_err(at(path)).inspect_err(|_| {
+    discard(files, temporary, path)?;
+    let written = fill(files, temporary, content, access);
+    written.map_err(at(temporary)).inspect_err(|_| {
         // It takes space that may be what is missing; what stays is removed by the next repair.
-        let _ = remove_if_there(files, path);
+        let _ = discard(files, temporary, path);
     })
 }
 
@@ -76,10 +77,15 @@ fn fill<F: Files>(
     files.sync(&file)
 }
 
-/// Makes a link that nobody looks for yet.
-pub(crate) fn link<F: Files>(files: &F, target: &Path, path: &Path) -> Result<()> {
-    remove_if_there(files, path)?;
-    files.symlink(target, path).map_err(at(path))
+/// Makes a link that is to take the place of what is at `path`.
+pub(crate) fn link<F: Files>(
+    files: &F,
+    target: &Path,
+    temporary: &Path,
+    path: &Path,
+) -> Result<()> {
+    discard(files, temporary, path)?;
+    files.symlink(target, temporary).map_err(at(temporary))
 }
 
 /// Puts what is ready in its place, durably.
@@ -144,10 +150,23 @@ pub(crate) fn remove_if_there<F: Files>(files: &F, path: &Path) -> Result<()> {
     }
 }
 
+/// Removes what was to take the place of `path`, if it is there. Where a power cut left both names
+/// to one file, it must not be overwritten.
+pub(crate) fn discard<F: Files>(files: &F, temporary: &Path, path: &Path) -> Result<()> {
+    let id = |path: &Path| known(files.facts(path).map_err(at(path)).map(|found| found.id));
+    match id(temporary)? {
+        Some(both) if id(path)? == Some(both) => files.remove(temporary).map_err(at(temporary)),
+        Some(_) => wipe_file(files, temporary),
+        None => Ok(()),
+    }
+}
+
+/// Removes all that was to take the place of something in a folder.
 pub(super) fn remove_temporary<F: Files>(files: &F, dir: &Path) -> Result<()> {
-    for name in files.list(dir).map_err(at(dir))?.iter().filter(|name| name.starts_with(TEMPORARY))
-    {
-        wipe_file(files, &dir.join(name))?;
+    for name in files.list(dir).map_err(at(dir))? {
+        if let Some(place) = name.strip_prefix(TEMPORARY) {
+            discard(files, &dir.join(&name), &dir.join(place))?;
+        }
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use super::{
         sync_dir, wipe_file, write,
     },
     disk::Disk,
+    is_absent, known,
     port::{Access, Files},
 };
 use crate::{
@@ -73,7 +74,7 @@ impl Credentials {
     /// leads nowhere it is set to the newest usable generation, `pending` last of all. All is for
     /// its owner alone.
     pub fn open(dir: &Path, pending: impl FnOnce(&Self) -> Option<Generation>) -> Result<Self> {
-        let hints = |opened: &Self| Hints { pending: pending(opened), fallback: None };
+        let hints = |opened: &Self| Ok(Hints { pending: pending(opened), fallback: None });
         Self::open_on(Disk, dir, PRIVATE, hints)
     }
 
@@ -89,14 +90,14 @@ impl<F: Files> Credentials<F> {
         files: F,
         dir: &Path,
         folder_mode: u32,
-        hints: impl FnOnce(&Self) -> Hints,
+        hints: impl FnOnce(&Self) -> Result<Hints>,
     ) -> Result<Self> {
         make_dir(&files, dir, folder_mode)?;
         let path = dir.join(LOCK);
         let lock = files.lock(&path).map_err(at(&path))?;
         let lock = lock.ok_or_else(|| InstallError::Locked(dir.to_owned()))?;
         let credentials = Self { files, dir: dir.to_owned(), folder_mode, _lock: Some(lock) };
-        credentials.repair(hints(&credentials))?;
+        credentials.repair(hints(&credentials)?)?;
         Ok(credentials)
     }
 
@@ -114,7 +115,7 @@ impl<F: Files> Credentials<F> {
     pub fn in_use(&self) -> Result<Option<Generation>> {
         let named = self.named()?;
         let Some(generation) = named else { return Ok(None) };
-        Ok(self.usable(generation)?.map(|_| generation))
+        Ok(known(self.facts(generation))?.map(|_| generation))
     }
 
     /// Every generation, oldest first, usable or not.
@@ -138,6 +139,11 @@ impl<F: Files> Credentials<F> {
     /// The facts of a generation's certificate, which fits its key.
     pub fn facts(&self, generation: Generation) -> Result<CertificateFacts> {
         self.pair(generation).map(|pair| pair.facts)
+    }
+
+    /// Who may use the files of a generation.
+    pub fn accesses(&self, generation: Generation) -> Result<Accesses> {
+        Accesses::read(&self.files, &self.files(generation))
     }
 
     /// A generation's pair.
@@ -190,8 +196,9 @@ impl<F: Files> Credentials<F> {
     pub fn promote(&self, generation: Generation) -> Result<()> {
         self.facts(generation)?;
         let temporary = self.dir.join(format!("{TEMPORARY}{CURRENT}"));
-        link(&self.files, Path::new(&generation.to_string()), &temporary)?;
-        rename(&self.files, &temporary, &self.dir.join(CURRENT))
+        let current = self.dir.join(CURRENT);
+        link(&self.files, Path::new(&generation.to_string()), &temporary, &current)?;
+        rename(&self.files, &temporary, &current)
     }
 
     /// Overwrites and removes a generation that is not current; nothing happens if there is none.
@@ -240,13 +247,10 @@ impl<F: Files> Credentials<F> {
         write(&self.files, &self.dir, name, content, None)
     }
 
-    /// Reads a note; `None` when there is none.
+    /// Reads a note; `None` when there is none that can be one.
     pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        match read(&self.files, &self.dir.join(name)) {
-            Ok(content) => Ok(Some(content.to_vec())),
-            Err(InstallError::Io { why, .. }) if why.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let content = known(read(&self.files, &self.dir.join(name)))?;
+        Ok(content.map(|content| content.to_vec()))
     }
 
     /// Removes what was half-written, and sees that `current` leads somewhere, as [`Self::open_on`]
@@ -256,7 +260,7 @@ impl<F: Files> Credentials<F> {
         let mut usable = Vec::new();
         for generation in self.generations()? {
             remove_temporary(&self.files, &self.folder(generation))?;
-            if self.usable(generation)?.is_some() {
+            if known(self.facts(generation))?.is_some() {
                 usable.push(generation);
             } else if hints.pending != Some(generation) {
                 self.wipe(generation)?;
@@ -310,16 +314,13 @@ impl<F: Files> Credentials<F> {
             Err(why) => Err(at(&path)(why)),
         }
     }
+}
 
-    /// The facts of a generation, if it is a pair; an error when one can't tell for now.
-    fn usable(&self, generation: Generation) -> Result<Option<CertificateFacts>> {
-        match self.facts(generation) {
-            Ok(facts) => Ok(Some(facts)),
-            Err(InstallError::Io { path, why }) if !is_absent(&why) => {
-                Err(InstallError::Io { path, why })
-            }
-            Err(_) => Ok(None),
-        }
+impl Accesses {
+    /// Those of a pair, links followed.
+    pub fn read<F: Files>(files: &F, pair: &PairFiles) -> Result<Self> {
+        let of = |path: &Path| files.target_facts(path).map(|facts| facts.access).map_err(at(path));
+        Ok(Self { certificate: of(&pair.certificate)?, key: of(&pair.key)? })
     }
 }
 
@@ -374,10 +375,6 @@ fn choose(usable: &[Generation], hints: Hints) -> Option<Generation> {
     let fallback = hints.fallback.filter(|generation| usable.contains(generation));
     let proven = || usable.iter().rfind(|generation| hints.pending != Some(**generation));
     fallback.or_else(|| proven().copied()).or(usable.last().copied())
-}
-
-fn is_absent(why: &io::Error) -> bool {
-    matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn files_in(folder: &Path) -> PairFiles {

@@ -37,7 +37,9 @@ pub use credentials::{Accesses, Credentials, Hints, Pair};
 pub use disk::Disk;
 pub use port::{Access, Facts, Files, Kind, Owner, User};
 
-pub(crate) use atomic::{at, folder_of, link, overwrite, put, remove_if_there, rename, sync_dir};
+pub(crate) use atomic::{
+    at, discard, folder_of, link, overwrite, put, remove_if_there, rename, sync_dir,
+};
 
 /// Which generation of credentials; a higher number is younger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,6 +100,21 @@ pub enum InstallError {
 }
 
 type Result<T> = std::result::Result<T, InstallError>;
+
+/// `None`: it was read, or looked for, and there is no such thing. An error: one can't tell for now.
+pub(crate) fn known<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(InstallError::Io { path, why }) if !is_absent(&why) => {
+            Err(InstallError::Io { path, why })
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+fn is_absent(why: &io::Error) -> bool {
+    matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
 
 /// The files of a pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
