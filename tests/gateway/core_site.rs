@@ -9,6 +9,7 @@ use std::{
 };
 
 use certrelay::{
+    control,
     status::{self, StatusSnapshot},
     wire::CertificateId,
 };
@@ -48,6 +49,10 @@ pub struct Plan {
     pub broker: &'static str,
     pub is_fleet_provisioned: bool,
     pub max_restarts: u32,
+    /// When the nucleus may be restarted.
+    pub window: Option<&'static str>,
+    /// The user that the gateway runs as; `None`: that of the tests.
+    pub user: Option<u32>,
 }
 
 /// The site. Nothing runs but the brokers and the nucleus, until [`CoreSite::started`].
@@ -70,7 +75,14 @@ impl Plan {
             Via::Lite => Mode::Lite,
             Via::Mqtt => panic!("without a nucleus the core has no certificate to rotate"),
         };
-        Self { mode, broker: "", is_fleet_provisioned: false, max_restarts: 24 }
+        Self {
+            mode,
+            broker: "",
+            is_fleet_provisioned: false,
+            max_restarts: 24,
+            window: None,
+            user: None,
+        }
     }
 
     pub fn build(self) -> CoreSite {
@@ -91,15 +103,15 @@ impl Plan {
         let command = RestartCommand::new(dir.path());
         let mut settings = fake_nucleus::Settings::new(self.mode);
         settings.thing_name = CORE.to_owned();
-        settings.root = Some(root);
+        settings.root = Some(root.clone());
         settings.is_fleet_provisioned = self.is_fleet_provisioned;
         settings.timing.unsubscribe = Duration::from_millis(5);
         settings.upstream = upstream(&files, network.port());
         settings.configuration = self.configuration(&work, &command, &floor, &network);
-        let program = Program {
-            path: PROGRAM.into(),
-            arguments: vec!["run".into()],
-            log: dir.path().join("gateway.log"),
+        let log = dir.path().join("gateway.log");
+        let program = match self.user {
+            None => Program { path: PROGRAM.into(), arguments: vec!["run".into()], log },
+            Some(user) => as_user(user, &[dir.path(), &root], &work, log),
         };
         let nucleus = FakeNucleus::start(settings);
         let supervisor = Supervisor::new(nucleus, program, command);
@@ -115,6 +127,9 @@ impl Plan {
     ) -> Value {
         let mut core =
             json!({"restartCommand": command.words(), "maxRestartsPerDay": self.max_restarts});
+        if let Some(window) = self.window {
+            core["restartWindow"] = json!(window);
+        }
         if self.mode == Mode::Lite {
             // It knows no port but 8883, and its configuration says none.
             core["endpoint"] = json!(format!("localhost:{}", network.port()));
@@ -132,6 +147,23 @@ impl Plan {
             "core": core,
         })
     }
+}
+
+/// The gateway's program as another user, who may pass these folders and owns `work`.
+fn as_user(user: u32, passes: &[&Path], work: &Path, log: PathBuf) -> Program {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    for folder in passes {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+    chown(work, Some(user), Some(user)).expect("tests of other users run as root");
+    // Where the build is, others may not go.
+    let program = work.join("certrelay");
+    fs::copy(PROGRAM, &program).expect("copied");
+    let id = user.to_string();
+    let words = ["--reuid", &id, "--regid", &id, "--clear-groups", "--"].map(Into::into);
+    let command = [program.into(), "run".into()];
+    let arguments = words.into_iter().chain(command).collect();
+    Program { path: "setpriv".into(), arguments, log }
 }
 
 fn upstream(files: &Files, port: u16) -> Upstream {
@@ -319,6 +351,19 @@ impl CoreSite {
     /// What the gateway says of itself.
     pub fn snapshot(&self) -> Option<StatusSnapshot> {
         status::read(&self.work("work")).ok()
+    }
+
+    /// What `certrelay core …` says, and whether it was done.
+    pub fn core_command(&self, command: control::Command) -> (bool, String) {
+        let answer = control::ask(&self.work("work"), command).expect("the gateway answers");
+        (answer.ok, answer.text)
+    }
+
+    /// What anybody can see of the socket of the nucleus.
+    pub fn open_the_socket(&self) {
+        use std::os::unix::fs::PermissionsExt;
+        let socket = self.work("gg").join("ipc.socket");
+        fs::set_permissions(socket, fs::Permissions::from_mode(0o666)).expect("it is ours");
     }
 
     fn core(&self) -> PathBuf {

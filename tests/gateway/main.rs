@@ -36,6 +36,7 @@ macro_rules! under_each_nucleus {
 
 mod component;
 mod core;
+mod core_commands;
 mod core_faults;
 mod core_site;
 mod crowd;
