@@ -60,8 +60,8 @@ pub struct Workshop {
 /// What is to be done.
 #[derive(Debug)]
 enum Order {
-    Job(Job, Tools),
-    Show(Question, oneshot::Sender<Answer>),
+    Job(Job, Box<Tools>),
+    Show(Box<Question>, oneshot::Sender<Answer>),
 }
 
 /// What somebody wants to be shown.
@@ -90,7 +90,7 @@ impl Workshop {
 
     /// Starts a job. Its end is the next that [`Self::next`] tells; no other is under way.
     pub fn start(&mut self, job: Job, tools: Tools) {
-        self.waiting.push_back(Order::Job(job, tools));
+        self.waiting.push_back(Order::Job(job, Box::new(tools)));
         self.go_on();
     }
 
@@ -101,7 +101,7 @@ impl Workshop {
             let _ = answer.send(Answer::refused("the gateway is busy: try again"));
             return;
         }
-        self.waiting.push_back(Order::Show(question, answer));
+        self.waiting.push_back(Order::Show(Box::new(question), answer));
         self.go_on();
     }
 
@@ -133,11 +133,11 @@ impl Workshop {
         self.doing.spawn(async move {
             match order {
                 Order::Job(job, tools) => {
-                    let (bench, done) = bench.work(job, tools).await;
+                    let (bench, done) = bench.work(job, *tools).await;
                     (bench, Some(done))
                 }
                 Order::Show(question, answer) => {
-                    let (bench, text) = bench.show(question).await;
+                    let (bench, text) = bench.show(*question).await;
                     // Who has left wants no answer.
                     let _ = answer.send(Answer::done(text));
                     (bench, None)
@@ -229,9 +229,8 @@ async fn locate_with(tools: &Tools) -> Result<Place, Failure> {
 /// What a rotation needs beside the files: a nucleus to restart, the way to do it, and a cloud to
 /// ask.
 async fn check(place: &Place, tools: &Tools) -> Result<(), Failure> {
-    let kind = match (life::run_id(), tools.kind) {
-        (Some(_), Some(kind)) => kind,
-        _ => return Err(no_nucleus()),
+    let (Some(_), Some(kind)) = (life::run_id(), tools.kind) else {
+        return Err(no_nucleus());
     };
     place.target()?;
     restart::check(&restart::command(&tools.core, kind)).await

@@ -74,6 +74,10 @@ pub enum Event {
     Settled(CertificateId),
     /// The relay has given this certificate up.
     Withdrawn(CertificateId),
+    /// What was said, one [`Effect::Say`], is durable at the relay. They are taken in order.
+    Taken,
+    /// The relay begins anew with its store: what was said and not taken is lost.
+    Forgotten,
     /// What matters for a restart has changed.
     Conditions(Conditions),
     /// The job is done.

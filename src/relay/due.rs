@@ -254,7 +254,7 @@ impl Child {
         connection: ConnectionId,
         cloud_is_up: bool,
     ) -> Option<(Mid, Effect)> {
-        let outgoing = self.to_child(scene, cloud_is_up)?;
+        let outgoing = self.outgoing(scene, cloud_is_up)?;
         if matches!(self.record.stage, Stage::AwaitAck(_)) {
             self.live.given = Some(connection);
             if self.live.echo == Echo::Owed {
@@ -266,13 +266,13 @@ impl Child {
 
     /// The same for the core itself, which takes it at once.
     pub fn send_core(&mut self, scene: &mut Scene<'_>, cloud_is_up: bool) -> Option<Effect> {
-        let outgoing = self.to_child(scene, cloud_is_up)?;
+        let outgoing = self.outgoing(scene, cloud_is_up)?;
         self.live.to_child.taken(scene.now.tick);
         Some(Effect::Core(ForCore::Message(outgoing)))
     }
 
     /// What goes to the child now, if nothing stands in the way.
-    fn to_child(&mut self, scene: &mut Scene<'_>, cloud_is_up: bool) -> Option<Outgoing> {
+    fn outgoing(&mut self, scene: &mut Scene<'_>, cloud_is_up: bool) -> Option<Outgoing> {
         if let Some(until) = self.held_until(scene.now) {
             self.live.to_child.due = Some(until);
             return None;

@@ -151,6 +151,8 @@ pub enum ForCore {
     Settled(CertificateId),
     /// This certificate, which it was sent, is given up.
     Withdrawn(CertificateId),
+    /// What it said, one [`Event::Own`], is durable here.
+    Taken,
 }
 
 /// A message to send.

@@ -2,7 +2,7 @@
 //! needs no roster, no broker and no proof of whose words they are.
 
 use super::{
-    Outcome as Out, Relay, Side,
+    Effect, ForCore, Outcome as Out, Relay, Side,
     child::{Child, Scene},
     from_child::Arrival,
     outbox::Complaint,
@@ -34,6 +34,7 @@ impl Relay {
                 core.on_own_failure(scene, &why, certificate, rotation.as_ref(), ends);
             }
         });
+        out.then.push(Effect::Core(ForCore::Taken));
     }
 }
 

@@ -105,6 +105,9 @@ impl Gateway {
             Err(error) => return self.on_store_error(error),
         };
         let before = self.take_core();
+        if before.failed {
+            self.relay_forgets();
+        }
         start.snapshot.seen.into_iter().for_each(|time| self.clock.seen(time));
         let (now, seed) = (self.clock.now(), self.rng.u64(..));
         let mut batch = Outcome::default();

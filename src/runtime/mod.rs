@@ -213,6 +213,12 @@ impl Gateway {
         {
             return Turn::Happened(event);
         }
+        if matches!(self.core, Core::Works(_))
+            && self.takes_events()
+            && let Some(event) = self.own.word()
+        {
+            return Turn::Happened(event);
+        }
         let takes = self.takes_events();
         let takes_more = takes && !self.own.drains();
         let now = self.clock.now();

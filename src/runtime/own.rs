@@ -4,7 +4,7 @@
 //! Before the nucleus is restarted the loop takes nothing more from the links and waits, for so
 //! long as the settings allow, until what it took is durable and answered.
 
-use std::{path::Path, time::Duration};
+use std::{collections::VecDeque, path::Path, time::Duration};
 
 use aws_greengrass_ipc::{Client, Nucleus, State};
 use tokio::sync::{mpsc::Receiver, oneshot, watch};
@@ -19,7 +19,7 @@ use crate::{
     },
     identity::{
         self, Command, Complaint, Conditions, Done, Effect, Event, Failure, Identity, Job, Life,
-        Settings,
+        Say, Settings,
     },
     local_time::local_time,
     reason::Reason,
@@ -39,6 +39,8 @@ pub(super) struct Own {
     kind: Option<Nucleus>,
     /// `certrelay core …`; `None`: nobody can be heard.
     commands: Option<Receiver<Asked>>,
+    /// What the core has said and the relay has not heard: it may be opening its store.
+    words: VecDeque<Say>,
     /// Who waits for the answer to the last command.
     asked: Option<oneshot::Sender<Answer>>,
     /// A deployment is under way, since then.
@@ -76,6 +78,7 @@ impl Own {
             client,
             kind: None,
             commands: None,
+            words: VecDeque::new(),
             asked: None,
             deployment: None,
             drain: None,
@@ -104,6 +107,11 @@ impl Own {
             Some(asked) = heard(&mut self.commands), if may_ask => OwnTurn::Asked(asked),
             () = super::sleep(wakeup.unwrap_or_default()), if wakeup.is_some() => OwnTurn::Time,
         }
+    }
+
+    /// What the relay is to hear next.
+    pub(super) fn word(&mut self) -> Option<relay::Event> {
+        self.words.pop_front().map(relay::Event::Own)
     }
 
     /// Whether nothing more is to be taken from the links.
@@ -225,11 +233,18 @@ impl Gateway {
         }
     }
 
+    /// The relay begins anew with its store.
+    pub(super) fn relay_forgets(&mut self) {
+        self.own.words.clear();
+        self.own_event(Event::Forgotten);
+    }
+
     /// What the relay has for the core.
     pub(super) fn for_core(&mut self, what: ForCore, body: Option<Option<&[u8]>>) {
         match what {
             ForCore::Settled(certificate) => self.own_event(Event::Settled(certificate)),
             ForCore::Withdrawn(certificate) => self.own_event(Event::Withdrawn(certificate)),
+            ForCore::Taken => self.own_event(Event::Taken),
             ForCore::Message(Outgoing { topic, content, .. }) => {
                 let Some((_, kind)) = self.config.relay.local_topics.read(&topic) else { return };
                 let loss = content.loss();
@@ -261,7 +276,7 @@ impl Gateway {
                     self.own.drain = Some(now.tick + self.config.core.drain_timeout);
                 }
                 Effect::Do(job) => self.start_job(job),
-                Effect::Say(say) => self.completed.push_back(relay::Event::Own(say)),
+                Effect::Say(say) => self.own.words.push_back(say),
                 Effect::Tell(told) => self.own.log(&told),
                 Effect::Answer(answer) => self.own.answer(answer),
             }

@@ -176,6 +176,8 @@ pub struct Bench {
     pub for_core: Vec<(Duration, Kind, Vec<u8>)>,
     pub settled: Vec<CertificateId>,
     pub withdrawn: Vec<CertificateId>,
+    /// How many of the core's words are durable.
+    pub taken: u32,
     pub barriers: Vec<Mid>,
 }
 
@@ -223,6 +225,7 @@ impl Bench {
             for_core: vec![],
             settled: vec![],
             withdrawn: vec![],
+            taken: 0,
             barriers: vec![],
         };
         bench.restart();
@@ -356,6 +359,7 @@ impl Bench {
                 }
                 Effect::Core(ForCore::Settled(id)) => self.settled.push(id),
                 Effect::Core(ForCore::Withdrawn(id)) => self.withdrawn.push(id),
+                Effect::Core(ForCore::Taken) => self.taken += 1,
                 Effect::Publish(side, outgoing) => {
                     let Outgoing { copy, topic, qos, .. } = outgoing.clone();
                     let payload = self.payload(outgoing);

@@ -57,6 +57,7 @@ fn the_core_rotates_without_a_word_on_the_floor_and_without_its_broker() {
     assert_eq!(ack["certificateId"], id.to_string());
     assert_eq!((&ack["ack"], &ack["rotationId"]), (&json!("named"), &json!("r1")));
     assert!(b.published.iter().all(|p| p.side == Side::Cloud));
+    assert_eq!(b.taken, 2, "each of its words is durable");
     b.settle(CORE, Kind::CrtAck);
     assert_eq!(b.settled, [id]);
     assert!(b.withdrawn.is_empty());
