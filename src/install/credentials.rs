@@ -260,13 +260,14 @@ impl<F: Files> Credentials<F> {
         let mut usable = Vec::new();
         for generation in self.generations()? {
             remove_temporary(&self.files, &self.folder(generation))?;
+            // What a life before wrote is durable before anything rests on it.
+            sync_dir(&self.files, &self.folder(generation))?;
             if known(self.facts(generation))?.is_some() {
                 usable.push(generation);
             } else if hints.pending != Some(generation) {
                 self.wipe(generation)?;
             }
         }
-        // What a life before switched to is durable before anything rests on it.
         sync_dir(&self.files, &self.dir)?;
         sync_dir(&self.files, folder_of(&self.dir))?;
         if self.in_use()?.is_some() {
