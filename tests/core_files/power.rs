@@ -14,7 +14,7 @@ use super::{
 
 /// What is made of each cut: nothing that was not synced is there, all of it, and so many random
 /// choices.
-const RANDOM: usize = 8;
+const RANDOM: usize = 4;
 
 /// A credential and what becomes of it.
 pub struct Story {
@@ -177,7 +177,7 @@ fn what_a_killed_process_had_not_synced_is_durable_before_the_next_one_builds_on
                 assert!(tell(&rest, &story.at, &story.goals));
                 rest.changes() - before
             };
-            for _ in 0..6 {
+            for _ in 0..2 {
                 let cut = rng.usize(..length.max(1));
                 let disk = second.fork();
                 disk.cut_at(Some(cut));
