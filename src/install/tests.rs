@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "tests look at the files themselves")]
+
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
