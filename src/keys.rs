@@ -5,9 +5,10 @@
 //! PEM are wiped from memory when dropped. What ring and the PEM reader copy inside themselves is
 //! not wiped: they have no way to.
 //!
-//! A CSR is signed by ring, through rustls, which takes every form of a key. EC keys are ring's. ring can't make RSA keys, so they are made by the `rsa` crate, which is used
-//! for that alone: it neither signs nor decrypts here, which is what RUSTSEC-2023-0071 (its timing
-//! tells of the key) is about. Each RSA key is checked by ring before it is used.
+//! A CSR is signed by ring, through rustls, which takes every form of a key. EC keys are ring's.
+//! ring can't make RSA keys, so they are made by the `rsa` crate, which is used for that alone: it
+//! neither signs nor decrypts here, which is what RUSTSEC-2023-0071 (its timing tells of the key)
+//! is about. Each RSA key is checked by ring before it is used.
 
 mod csr;
 

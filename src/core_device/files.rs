@@ -294,7 +294,8 @@ impl<F: Files> CoreFiles<F> {
         Ok(next)
     }
 
-    /// The file's content is in the current generation already.
+    /// The file's content is in the current generation already. A key is overwritten through the
+    /// open file; who is killed just then leaves it to the disk, without a name.
     fn replace_by_link(&self, place: &Place, slot: &Slot) -> Result<()> {
         let is_key = slot.path() == place.at.key;
         let mut original = if is_key { self.open_original(slot)? } else { None };

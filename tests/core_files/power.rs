@@ -1,5 +1,7 @@
 //! The power is cut before every change of every story.
 
+use std::io::ErrorKind;
+
 use certrelay::{
     core_device::files::FileJob,
     identity::Done,
@@ -9,7 +11,7 @@ use certrelay::{
 
 use super::{
     drive::{self, Core, Goal, apart, beside, folders, pair},
-    model::Model,
+    model::{Fault, Model},
 };
 
 /// What is made of each cut: nothing that was not synced is there, all of it, and so many random
@@ -190,6 +192,33 @@ fn what_a_killed_process_had_not_synced_is_durable_before_the_next_one_builds_on
         }
     }
     println!("{outcomes} outcomes of a kill and a power cut");
+}
+
+#[test]
+fn what_a_failed_switch_may_leave_in_use_is_wiped_only_when_that_is_durable() {
+    let mut is_over = false;
+    for at in 0.. {
+        if is_over {
+            break;
+        }
+        for cut in 0..20 {
+            let (disk, _) = planted(&beside());
+            let mut core = Core::new(disk.clone(), beside());
+            let made = core.perform(FileJob::MakeKey(Generation(1))).expect("made");
+            let Done::KeyMade { csr, .. } = made else { panic!("{made:?}") };
+            let job = FileJob::StoreCertificate(Generation(1), vec![drive::issue(&csr)]);
+            core.perform(job).expect("stored");
+            core.perform(FileJob::Attach).expect("attached");
+            let at = disk.count() + at;
+            disk.fail(Some(Fault { at, kind: ErrorKind::Other, lasts: false }));
+            is_over = core.perform(FileJob::Switch(Generation(1))).is_ok();
+            disk.fail(None);
+            disk.cut_at(Some(cut));
+            let wiped = core.perform(FileJob::Wipe(Generation(2))).is_ok();
+            let context = format!("fault {at}, cut {cut}, wiped {wiped}");
+            assert_whole(&disk.after_cut(chooser(0)), &beside(), &context);
+        }
+    }
 }
 
 #[test]
