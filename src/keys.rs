@@ -5,16 +5,19 @@
 //! PEM are wiped from memory when dropped. What ring and the PEM reader copy inside themselves is
 //! not wiped: they have no way to.
 //!
-//! EC keys are ring's. ring can't make RSA keys, so they are made by the `rsa` crate, which is used
-//! for that alone: it neither signs nor decrypts here, which is what RUSTSEC-2023-0071 (its timing
-//! tells of the key) is about. Each RSA key is checked by ring before it is used.
+//! A CSR is signed by ring, through rustls, which takes every form of a key. EC keys are ring's.
+//! ring can't make RSA keys, so they are made by the `rsa` crate, which is used for that alone: it
+//! neither signs nor decrypts here, which is what RUSTSEC-2023-0071 (its timing tells of the key)
+//! is about. Each RSA key is checked by ring before it is used.
 
-use std::{fmt, str::FromStr};
+mod csr;
+
+use std::{fmt, str::FromStr, sync::Arc};
 
 use getrandom::SysRng;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rcgen::KeyPair;
 use rsa::pkcs8::EncodePrivateKey;
-use rustls::crypto::ring::sign::any_supported_type;
+use rustls::{crypto::ring::sign::any_supported_type, sign::SigningKey};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -55,11 +58,14 @@ pub enum KeyKind {
     Rsa2048,
     /// RSA with 3072 bits. Takes longer still.
     Rsa3072,
+    /// RSA with 4096 bits. Takes up to a minute on a small device.
+    Rsa4096,
 }
 
 impl KeyKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::P256, Self::P384, Self::Rsa2048, Self::Rsa3072];
+    pub const ALL: [Self; 5] =
+        [Self::P256, Self::P384, Self::Rsa2048, Self::Rsa3072, Self::Rsa4096];
 
     /// Its name on the command line.
     pub fn as_str(self) -> &'static str {
@@ -68,13 +74,14 @@ impl KeyKind {
             Self::P384 => "p384",
             Self::Rsa2048 => "rsa2048",
             Self::Rsa3072 => "rsa3072",
+            Self::Rsa4096 => "rsa4096",
         }
     }
 }
 
 /// The name is none of [`KeyKind`]'s.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("it is none of p256, p384, rsa2048, rsa3072")]
+#[error("it is none of p256, p384, rsa2048, rsa3072, rsa4096")]
 pub struct UnknownKind;
 
 impl FromStr for KeyKind {
@@ -89,6 +96,7 @@ impl FromStr for KeyKind {
 pub struct PrivateKey {
     der: PrivateKeyDer<'static>,
     digest: KeyDigest,
+    kind: Option<KeyKind>,
 }
 
 impl PrivateKey {
@@ -99,6 +107,7 @@ impl PrivateKey {
             KeyKind::P384 => ec(&rcgen::PKCS_ECDSA_P384_SHA384)?,
             KeyKind::Rsa2048 => rsa(2048)?,
             KeyKind::Rsa3072 => rsa(3072)?,
+            KeyKind::Rsa4096 => rsa(4096)?,
         };
         Self::from_der(PrivatePkcs8KeyDer::from(pkcs8).into())
     }
@@ -109,11 +118,23 @@ impl PrivateKey {
     }
 
     fn from_der(der: PrivateKeyDer<'static>) -> Result<Self, KeyError> {
-        let mut key = Self { der, digest: KeyDigest([0; 32]) };
-        let usable = any_supported_type(&key.der).map_err(|_| KeyError::Unsupported)?;
-        let spki = usable.public_key().ok_or(KeyError::Unsupported)?;
+        let mut key = Self { der, digest: KeyDigest([0; 32]), kind: None };
+        let (_, spki) = key.usable()?;
         key.digest = key_digest_of_spki(&spki);
+        key.kind = csr::kind_of_spki(&spki);
         Ok(key)
+    }
+
+    /// What signs with it, and its public half: a SubjectPublicKeyInfo, DER.
+    fn usable(&self) -> Result<(Arc<dyn SigningKey>, Vec<u8>), KeyError> {
+        let usable = any_supported_type(&self.der).map_err(|_| KeyError::Unsupported)?;
+        let spki = usable.public_key().ok_or(KeyError::Unsupported)?.to_vec();
+        Ok((usable, spki))
+    }
+
+    /// Its kind, if it is one that can be made here.
+    pub fn kind(&self) -> Option<KeyKind> {
+        self.kind
     }
 
     /// Which key it is: the digest of its public half, as certificates and CSRs have it.
@@ -131,17 +152,15 @@ impl PrivateKey {
         pem(tag, self.der.secret_der())
     }
 
-    /// Signs a CSR whose only name is `CN = <the thing's>`; DER. Needs a key of
-    /// [`PrivateKey::generate`], or another in PKCS #8.
+    /// Signs a CSR whose only name is `CN = <the thing's>`; DER.
     pub fn csr(&self, name: &ThingName) -> Result<Vec<u8>, KeyError> {
-        let failed = |e: rcgen::Error| KeyError::Csr(e.to_string());
-        let mut key = KeyPair::try_from(self.der.secret_der()).map_err(failed)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name.as_str());
-        let csr = params.serialize_request(&key).map(|csr| csr.der().to_vec()).map_err(failed);
-        key.zeroize();
-        csr
+        self.csr_for(&csr::common_name(name))
+    }
+
+    /// Signs a CSR with this subject, a DER Name, as it is; DER.
+    pub fn csr_for(&self, subject: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let (key, spki) = self.usable()?;
+        csr::sign(key.as_ref(), self.kind, subject, &spki)
     }
 }
 
@@ -209,6 +228,7 @@ mod tests {
         let again = PrivateKey::from_pem(key.to_pem().as_bytes()).expect("readable");
         assert_eq!(again.digest(), key.digest());
         assert_eq!(again.to_pem(), key.to_pem());
+        assert_eq!((key.kind(), again.kind()), (Some(kind), Some(kind)));
     }
 
     #[test]
@@ -221,6 +241,7 @@ mod tests {
     fn an_rsa_key_signs_a_csr_that_the_gateway_accepts() {
         is_sound(KeyKind::Rsa2048);
         is_sound(KeyKind::Rsa3072);
+        is_sound(KeyKind::Rsa4096);
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //!                                └───────────────────────────────────────┘
 //! ```
 //!
-//! The core is sans-io: [`wire`], [`x509`], [`schedule`], [`relay`] and [`child`]'s machine are plain
+//! The core is sans-io: [`wire`], [`x509`], [`schedule`], [`relay`], [`identity`] and [`child`]'s machine are plain
 //! functions of the time, an event and their state. They return what is to be written and done; the
 //! drivers around them read clocks, files and sockets, and decide nothing.
 //!
@@ -25,8 +25,12 @@
 //! | [`relay::Effect::Publish`] | exactly one [`relay::Event::Sent`]; before it [`relay::Event::BodyLost`] when the store lacks the body |
 //! | [`relay::Effect::Verify`] | exactly one [`relay::Event::Verified`] |
 //! | [`relay::Effect::Ack`] | none: an ack that is lost brings the message again |
+//! | [`relay::Effect::Core`] | none but [`relay::Event::BodyLost`]; what the core says comes as [`relay::Event::Own`] |
 //! | [`relay::Effect::Reconnect`] | none: the link reports that it is down, and up |
 //! | [`relay::Effect::Note`] | none |
+//! | [`identity::Effect::Do`] | exactly one [`identity::Event::Done`], or the end of the process |
+//! | [`identity::Effect::Say`] | none: the relay keeps it, and asks again for what was lost |
+//! | [`identity::Effect::Answer`], [`identity::Effect::Tell`] | none |
 //!
 //! # Invariants, each with a test that fails without it
 //!
@@ -37,8 +41,8 @@
 //!    as the core.
 //! 4. No old credential is given up, here or by our word to the cloud, on evidence that could be about
 //!    another certificate.
-//! 5. At every crash point a child that follows [`child`] has a matching pair installed.
-//! 6. "Link down" is never taken for "certificate bad".
+//! 5. At every crash point the core, and a child that follows [`child`], has a matching pair installed.
+//! 6. "Link down" is never taken for "certificate bad", and never causes a restart.
 //! 7. No decision rests on a clock that is not trusted.
 //! 8. Memory, disk, rates and retries are bounded; bad input costs a counter and a log line, never a
 //!    crash, a stall or another child's turn.
@@ -48,7 +52,7 @@
 //! # Where to find what
 //!
 //! The protocol: [`wire`]. What is refused and why: [`reason`], [`x509`]. A child's rotation at the
-//! gateway: [`relay`]. What outlives the process: [`store`]. The brokers: [`links`]. Life as a
+//! gateway: [`relay`]. The core's own: [`identity`], done by [`core_device`]. What outlives the process: [`store`]. The brokers: [`links`]. Life as a
 //! component: [`nucleus`]. How it all runs: [`runtime`]. What people see: [`status`]. The device's side: [`child`], [`keys`], [`install`].
 
 #![forbid(unsafe_code)]
@@ -56,11 +60,14 @@
 
 pub mod child;
 pub mod config;
+pub mod control;
 pub mod core_device;
+pub mod expiry;
 pub mod identity;
 pub mod install;
 pub mod keys;
 pub mod links;
+pub mod local_time;
 pub mod nucleus;
 pub mod reason;
 pub mod relay;

@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use aws_greengrass_ipc::{Client, EnvError};
 use certrelay::{
     config::{Config, ConfigError, Log, LogFormat, Problem, ThisHost},
-    nucleus,
+    control, nucleus,
     runtime::{self, Surroundings},
     schedule::Timestamp,
     status::{self, Freshness},
@@ -60,6 +60,54 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = ".")]
         work_dir: PathBuf,
     },
+    /// Has to do with the core device's own certificate; asks the gateway that runs.
+    Core {
+        #[command(subcommand)]
+        command: CoreCommand,
+        /// The gateway's workDir.
+        #[arg(long, value_name = "DIR", default_value = ".", global = true)]
+        work_dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum CoreCommand {
+    /// Shows which certificate is in use, how its rotation stands, and what comes next.
+    Show,
+    /// Begins a rotation now: makes a key, and sends its CSR to the cloud unasked.
+    ///
+    /// Nothing changes for the nucleus until the cloud has sent a certificate for it.
+    Rotate,
+    /// Installs the new pair that waits for its window, and restarts the nucleus, now.
+    ///
+    /// The window need not be open, nor the clock be trusted. What else a restart waits for stays: the
+    /// link is up, no deployment is under way, and there were not too many restarts in a day. The
+    /// nucleus' other components, and this gateway, restart with it.
+    RestartNow,
+    /// Gives up the new pair: installs the pair before, and restarts the nucleus.
+    ///
+    /// It works as long as the pair before is kept: until the cloud has settled the rotation, or for a
+    /// week. The cloud hears of it (rolled-back-by-hand). Before the new pair is installed, it is given
+    /// up without a restart.
+    Rollback,
+    /// Makes plain files of the links under the configured paths, with the pair in use.
+    ///
+    /// For before the component is removed: nothing of it is needed any more to use the pair. Every other pair is
+    /// overwritten and removed, also the one before, so not while a rotation is under way. The nucleus is
+    /// not restarted. The next rotation makes links again.
+    Detach,
+}
+
+impl CoreCommand {
+    fn asks_for(self) -> control::Command {
+        match self {
+            Self::Show => control::Command::Show,
+            Self::Rotate => control::Command::Rotate,
+            Self::RestartNow => control::Command::RestartNow,
+            Self::Rollback => control::Command::Rollback,
+            Self::Detach => control::Command::Detach,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -70,6 +118,7 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run { config, check } => run(config.as_deref(), check),
         Command::Status { json, work_dir } => show_status(&work_dir, json),
+        Command::Core { command, work_dir } => core(&work_dir, command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -238,6 +287,16 @@ fn show_status(work_dir: &Path, json: bool) -> anyhow::Result<()> {
         status::render(&mut text, &snapshot, now, freshness)?;
     }
     say(&text)
+}
+
+/// Asks the gateway that runs. What it refuses is a failure.
+fn core(work_dir: &Path, command: CoreCommand) -> anyhow::Result<()> {
+    let answer = control::ask(work_dir, command.asks_for())?;
+    let text = answer.text.trim_end();
+    match answer.ok {
+        true => say(&format!("{text}\n")),
+        false => anyhow::bail!("{text}"),
+    }
 }
 
 /// Whether the process runs; `None`: this system does not say.

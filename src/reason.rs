@@ -170,6 +170,8 @@ reasons! {
     RestartLimit = "restart-limit",
     /// The cloud refuses the core's new certificate where it takes the old one.
     ProbeRefused = "probe-refused",
+    /// The cloud could not be asked about the core's new certificate.
+    ProbeUnreachable = "probe-unreachable",
     /// No probe is permitted; the core's new certificate is installed unproven.
     ProbeNotPermitted = "probe-not-permitted",
     /// After the restart the cloud refused the core's new certificate and took the old one.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use certrelay::{
+    control::{self, Answer, Asked},
     reason::Reason,
     schedule::Timestamp,
     status::{
@@ -172,6 +173,21 @@ fn a_check_finds_files_that_are_not_what_they_should_be() {
         mixed.err
     );
 
+    let place = dir.path().to_str().expect("text");
+    let core = format!(
+        "{LEAST}[core]\ncaFile = '{place}/junk.pem'\ncertificateFile = 'file://{place}/cert.pem'\n\
+         keyFile = '{place}/other.pem'\n"
+    );
+    let core = check_in(&dir, &core);
+    assert_eq!(core.code, Some(2));
+    for says in [
+        "2 problems".to_owned(),
+        format!("core.caFile: {place}/junk.pem: no certificate is in it"),
+        format!("core.keyFile: {place}/other.pem: the key is not the certificate's; give"),
+    ] {
+        assert!(core.err.contains(&says), "{says}: {}", core.err);
+    }
+
     let junk = check_files("junk.pem", "key.pem", "cert.pem");
     assert_eq!(junk.code, Some(2));
     for says in [
@@ -225,6 +241,8 @@ fn snapshot(dir: &Path, written_at: Timestamp, pid: u32) {
         restart_needed: vec![],
         configuration_refused: None,
         client_devices: None,
+        core_certificate: None,
+        expire_soon: None,
         links: Links {
             local: link(LinkState::Up, None),
             cloud: link(LinkState::Down, Some("refused\n\u{1b}[2J")),
@@ -239,6 +257,7 @@ fn snapshot(dir: &Path, written_at: Timestamp, pid: u32) {
         since: None,
         attempts: 3,
         expires: Some(Timestamp::from_unix_seconds(1_800_000_000)),
+        expiry: None,
         reason: Some(Reason::CertificateAccepted),
         notices: 1,
     };
@@ -284,7 +303,7 @@ fn the_status_is_shown_as_json() {
     assert_eq!((shown.code, shown.err.as_str()), (Some(0), ""));
     let shown: serde_json::Value = serde_json::from_str(&shown.out).expect("JSON");
     let expected = serde_json::json!({
-        "version": 2,
+        "version": 3,
         "writtenAt": written.to_string(),
         "clockTrusted": false,
         "ended": false,
@@ -339,6 +358,79 @@ fn the_snapshot_of_a_killed_gateway_is_shown_with_a_warning() {
         "{}",
         shown.out
     );
+}
+
+/// Runs the program beside a gateway that refuses to detach, and else says the word that it heard.
+fn beside_a_gateway(dir: &TempDir, arguments: &[&str]) -> Ended {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let mut commands = control::listen(dir.path()).expect("listens");
+        let mut command = certrelay(dir, arguments);
+        let ended = tokio::task::spawn_blocking(move || command.output().expect("runs").into());
+        let answering = async {
+            while let Some(Asked { command, answer }) = commands.recv().await {
+                let ok = command != control::Command::Detach;
+                let text = format!("heard {}\n", command.as_str());
+                answer.send(Answer { ok, text }).expect("it waits for the answer");
+            }
+        };
+        tokio::select! {
+            ended = ended => ended.expect("no panic"),
+            () = answering => unreachable!("it listens until it is dropped"),
+        }
+    })
+}
+
+#[test]
+fn what_the_gateway_says_of_its_core_is_printed_and_what_it_refuses_is_a_failure() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for command in ["show", "rotate", "restart-now", "rollback"] {
+        let said = beside_a_gateway(&dir, &["core", command]);
+        assert_eq!(said, ended(0, &format!("heard {command}\n"), ""));
+    }
+    let refused = beside_a_gateway(&dir, &["core", "detach"]);
+    assert_eq!(refused, ended(1, "", "certrelay: heard detach\n"));
+}
+
+#[test]
+fn a_gateway_is_asked_by_its_work_directory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().to_str().expect("text");
+    let (_, inside) = place.rsplit_once('/').expect("a name");
+    let outside = format!("../{inside}");
+    for arguments in
+        [["core", "show", "--work-dir", place], ["core", "--work-dir", &outside, "show"]]
+    {
+        assert_eq!(beside_a_gateway(&dir, &arguments), ended(0, "heard show\n", ""));
+    }
+}
+
+#[test]
+fn a_core_command_without_a_gateway_is_said_with_the_remedy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let says = "certrelay: no gateway runs in .: start it, or name its workDir with --work-dir\n";
+    assert_eq!(run(&dir, &["core", "show"]), ended(1, "", says));
+    let long = "x/".repeat(100);
+    let too_long = run(&dir, &["core", "show", "--work-dir", &long]);
+    assert_eq!(too_long.code, Some(1));
+    assert!(too_long.err.contains("is longer than 107 bytes"), "{}", too_long.err);
+    for arguments in [&["core"][..], &["core", "fly"]] {
+        assert_eq!(run(&dir, arguments).code, Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_help_says_what_becomes_of_the_pairs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (command, says) in [
+        ("rollback", ["installs the pair before", "restarts the nucleus", "rolled-back-by-hand"]),
+        ("detach", ["plain files", "overwritten and removed", "is not restarted"]),
+    ] {
+        let help = run(&dir, &["core", command, "--help"]);
+        let text = help.out.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(help.code, Some(0));
+        says.iter().for_each(|says| assert!(text.contains(says), "{command}: {text}"));
+    }
 }
 
 /// A running gateway, which no failed test leaves behind.

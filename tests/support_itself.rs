@@ -2,13 +2,16 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
+use fake_nucleus::{FakeNucleus, Mode, Settings};
 use support::{
+    eventually,
     mosquitto::Setup,
     peer::{Login, Peer},
     pki::Authority,
     proxy::Proxy,
+    supervisor::{Manner, Program, RestartCommand, Supervisor},
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -58,4 +61,74 @@ async fn the_proxy_carries_and_freezes_and_cuts() {
     assert!(Login::plain(proxy.port(), "peer").connect().await.is_err());
     proxy.restore();
     connected(proxy.port()).await;
+}
+
+/// A component that says its token and then does this.
+fn supervised(dir: &Path, then: &str) -> Supervisor {
+    let program = Program {
+        path: "/bin/sh".into(),
+        arguments: ["-c".into(), format!("echo token $SVCUID; {then}").into()].into(),
+        log: dir.join("component.log"),
+    };
+    let nucleus = FakeNucleus::start(Settings::new(Mode::Java));
+    let supervisor = Supervisor::new(nucleus, program, RestartCommand::new(dir));
+    supervisor.start();
+    supervisor
+}
+
+/// Runs the restart command; whether it said yes.
+fn ask(supervisor_of: &Path) -> bool {
+    let words = RestartCommand::new(supervisor_of).words();
+    Command::new(&words[0]).args(&words[1..]).status().expect("it runs").success()
+}
+
+fn has_said(supervisor: &Supervisor, tokens: &[&str]) -> bool {
+    let lines: String = tokens.iter().map(|token| format!("token TOKEN{token:0>11}\n")).collect();
+    supervisor.log() == lines
+}
+
+#[test]
+fn the_supervisor_restarts_both_when_the_command_asks_and_as_it_is_told_to() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let supervisor = supervised(dir.path(), "exec sleep 1000");
+    eventually(SOON, "it starts", || has_said(&supervisor, &["0"]));
+    assert!(ask(dir.path()));
+    eventually(SOON, "a new token", || has_said(&supervisor, &["0", "1"]));
+
+    supervisor.set_manner(Manner::WrongUnit);
+    assert!(ask(dir.path()));
+    eventually(SOON, "the same token", || has_said(&supervisor, &["0", "1", "1"]));
+
+    supervisor.set_manner(Manner::Fails);
+    assert!(!ask(dir.path()));
+    supervisor.set_manner(Manner::Ignores);
+    assert!(ask(dir.path()));
+    eventually(SOON, "it is asked", || supervisor.asked() == 3);
+    assert!(has_said(&supervisor, &["0", "1", "1"]));
+
+    supervisor.set_manner(Manner::Late(Duration::from_millis(200)));
+    let asked = support::now();
+    assert!(ask(dir.path()));
+    eventually(SOON, "a new token", || has_said(&supervisor, &["0", "1", "1", "2"]));
+    assert!(asked.elapsed() >= Duration::from_millis(200));
+    assert_eq!((supervisor.starts(), supervisor.exits()), (4, vec![]));
+}
+
+#[test]
+fn the_supervisor_starts_again_what_fails_but_not_what_was_stopped() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let supervisor = supervised(dir.path(), "exec sleep 1000");
+    eventually(SOON, "it starts", || has_said(&supervisor, &["0"]));
+    supervisor.crash();
+    eventually(SOON, "it is started again", || has_said(&supervisor, &["0", "0"]));
+    supervisor.cut_the_power();
+    eventually(SOON, "a new token", || has_said(&supervisor, &["0", "0", "1"]));
+    supervisor.kill();
+    supervisor.restart();
+    assert_eq!((supervisor.pid(), supervisor.starts()), (None, 3));
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let supervisor = supervised(dir.path(), "exit 3");
+    eventually(SOON, "it fails twice", || supervisor.exits().len() == 2);
+    assert_eq!(supervisor.exits()[0], "exit status: 3");
 }

@@ -2,8 +2,9 @@
 //!
 //! It finds the certificates that expire soon, asks for CSRs, checks them as a cloud would, issues
 //! one certificate a key, retires the old one once the new one is acknowledged by its id, and says
-//! what became of every message. What it says may be lost under way, so it says it again. [`Cloud`]
-//! decides and has no network; [`serve`] gives it one.
+//! what became of every message. What it says may be lost under way, so it says it again. The core is
+//! one of the devices; its ack counts only over a connection that was made with the new certificate.
+//! [`Cloud`] decides and has no network; [`serve`] gives it one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,6 +50,9 @@ const CLOCKS_APART: Duration = Duration::from_secs(60);
 
 /// How long a new certificate is valid.
 const VALIDITY: Duration = Duration::from_secs(365 * 86_400);
+
+/// The code for an ack that came over a connection with another certificate than it names.
+const OTHER_PRINCIPAL: &str = "other-principal";
 
 /// A message to the cloud's broker: topic and payload.
 pub type Message = (String, Vec<u8>);
@@ -149,11 +153,21 @@ impl Cloud {
         pair
     }
 
-    /// Asks every device for a CSR whose certificate expires soon.
+    /// Asks every child for a CSR whose certificate expires soon.
     pub fn audit(&mut self) -> Vec<Message> {
+        self.ask(|name, core| name != core)
+    }
+
+    /// Asks the core for a CSR, if its certificate expires soon.
+    pub fn audit_core(&mut self) -> Vec<Message> {
+        self.ask(|name, core| name == core)
+    }
+
+    fn ask(&mut self, whom: fn(&ThingName, &ThingName) -> bool) -> Vec<Message> {
         let soon = self.now + EXPIRES_SOON;
         let (core, topics) = (&self.core, &self.topics);
-        let due = self.devices.iter_mut().filter(|(_, device)| device.expires < soon);
+        let due = self.devices.iter_mut();
+        let due = due.filter(|(name, device)| device.expires < soon && whom(name, core));
         due.map(|(name, device)| {
             device.asked = true;
             let header =
@@ -171,12 +185,18 @@ impl Cloud {
         self.devices.values().filter_map(|device| device.said.clone()).collect()
     }
 
-    /// A message arrived; what it is answered with.
-    pub fn receive(&mut self, topic: &str, payload: &[u8]) -> Vec<Message> {
+    /// A message arrived; what it is answered with. `principal` is the certificate of the core's
+    /// connection: everything comes over that.
+    pub fn receive(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        principal: Option<CertificateId>,
+    ) -> Vec<Message> {
         let Some((name, kind)) = self.topics.read(topic) else { return Vec::new() };
         let answer = match kind {
             Kind::CsrRes => self.on_csr(&name, payload),
-            Kind::CrtAck => self.on_ack(&name, payload).map(|()| None),
+            Kind::CrtAck => self.on_ack(&name, payload, principal).map(|()| None),
             Kind::CrtErr => self.on_error(&name, payload).map(|()| None),
             Kind::CsrReq | Kind::Crt | Kind::Result => return Vec::new(),
         };
@@ -191,9 +211,10 @@ impl Cloud {
         vec![answer]
     }
 
-    /// How far the devices have come.
+    /// How far the children have come.
     pub fn count(&self) -> Count {
-        let number = |of: fn(&Device) -> bool| self.devices.values().filter(|d| of(d)).count();
+        let number =
+            |of: fn(&Device) -> bool| self.children().filter(|(_, device)| of(device)).count();
         Count {
             asked: number(|d| d.asked),
             csrs: number(|d| d.csrs > 0),
@@ -203,9 +224,14 @@ impl Cloud {
         }
     }
 
-    /// The devices, by name.
-    pub fn devices(&self) -> &BTreeMap<ThingName, Device> {
-        &self.devices
+    /// The children, by name.
+    pub fn children(&self) -> impl Iterator<Item = (&ThingName, &Device)> {
+        self.devices.iter().filter(|(name, _)| **name != self.core)
+    }
+
+    /// The core, once it is enrolled.
+    pub fn core(&self) -> Option<&Device> {
+        self.devices.get(&self.core)
     }
 
     /// Whether a certificate is no longer to be used.
@@ -266,7 +292,12 @@ impl Cloud {
     }
 
     /// The device uses a certificate: every other one of it is retired.
-    fn on_ack(&mut self, name: &ThingName, payload: &[u8]) -> Result<(), String> {
+    fn on_ack(
+        &mut self,
+        name: &ThingName,
+        payload: &[u8],
+        principal: Option<CertificateId>,
+    ) -> Result<(), String> {
         let ack = CrtAck::parse(payload).map_err(|_| code(Reason::Unreadable))?;
         let device = self.devices.get_mut(name).ok_or("unknown-thing")?;
         device.acks += 1;
@@ -275,6 +306,11 @@ impl Cloud {
         };
         if !device.issued.values().any(|(issued, _)| *issued == id) {
             return Err(code(Reason::AckUnknown));
+        }
+        if *name == self.core && principal != Some(id) {
+            // It says that it uses the certificate, and does not.
+            device.outcome = Some(Outcome::Refused(OTHER_PRINCIPAL.to_owned()));
+            return Err(OTHER_PRINCIPAL.to_owned());
         }
         let others = device.issued.values().map(|(other, _)| *other).chain([device.in_use]);
         self.retired.extend(others.filter(|other| *other != id));
@@ -322,11 +358,12 @@ pub fn lock(cloud: &Shared) -> MutexGuard<'_, Cloud> {
 }
 
 /// Subscribes to the uplinks and answers them, sends what it is given, and says again what may have
-/// been lost, until `outgoing` ends.
+/// been lost, until `outgoing` ends. `principal` says with which certificate the core is connected.
 pub async fn serve(
     mut peer: Peer,
     cloud: Shared,
     mut outgoing: mpsc::Receiver<Message>,
+    principal: impl Fn() -> Option<CertificateId>,
 ) -> anyhow::Result<()> {
     for kind in Kind::ALL.into_iter().filter(|kind| kind.is_uplink()) {
         let filter = lock(&cloud).topics.filter(kind);
@@ -341,7 +378,10 @@ pub async fn serve(
                 None => return Ok(()),
             },
             received = peer.receive(DAY) => match received {
-                Some(message) => lock(&cloud).receive(&message.topic, &message.payload),
+                Some(message) => {
+                    let principal = principal();
+                    lock(&cloud).receive(&message.topic, &message.payload, principal)
+                }
                 None => bail!("the cloud has lost its broker"),
             },
         };

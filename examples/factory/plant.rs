@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use certrelay::{schedule::Timestamp, wire::ThingName};
+use certrelay::{
+    schedule::Timestamp,
+    wire::{CertificateId, ThingName},
+    x509,
+};
 use fake_nucleus::{FakeNucleus, Mode, Policy, TlsFiles, Upstream};
 use serde_json::{Value, json};
 
@@ -20,6 +24,7 @@ use crate::{
         peer::Login,
         pki::{Authority, Files, Pair},
         proxy::Proxy,
+        supervisor::{Program, RestartCommand, Supervisor},
     },
 };
 
@@ -83,7 +88,9 @@ pub struct Plant {
     /// The link between the nucleus and the cloud's broker.
     pub uplink: Proxy,
     cloud_files: Files,
+    /// Where the core's credential is, as its nucleus is configured. It begins with this key.
     core_files: Files,
+    first_core_key: String,
     gateway_files: Files,
     anchors: PathBuf,
 }
@@ -106,7 +113,7 @@ impl Plant {
     /// Builds it in `dir`, which is there and empty. The cloud that comes with it knows all devices.
     pub fn build(dir: &Path, now: Timestamp) -> anyhow::Result<(Self, Cloud)> {
         let programs = programs()?;
-        for folder in ["cloud", "floor", "gateway", "devices"] {
+        for folder in ["cloud", "floor", "core", "greengrass", "gateway", "devices"] {
             fs::create_dir(dir.join(folder))?;
         }
         let (clients, servers) = (Authority::new("factory devices"), Authority::new("servers"));
@@ -115,9 +122,12 @@ impl Plant {
         let uplink = Proxy::start(cloud_broker.port());
         let servers_ca = servers.write(dir);
         let files = |name: &str| write_pair(&clients.client(name), dir, name, &servers_ca);
-        let (cloud_files, core_files, gateway_files) = (files(CLOUD), files(CORE), files(GATEWAY));
+        let (cloud_files, gateway_files) = (files(CLOUD), files(GATEWAY));
         let anchors = dir.join("devices-ca.pem");
         support::write(&anchors, clients.certificate());
+        let mut cloud = Cloud::new(clients, core(), now);
+        let core = cloud.enrol(&core());
+        let core_files = write_pair(&core, &dir.join("core"), CORE, &servers_ca);
         let plant = Self {
             dir: dir.to_owned(),
             programs,
@@ -127,10 +137,10 @@ impl Plant {
             uplink,
             cloud_files,
             core_files,
+            first_core_key: core.key,
             gateway_files,
             anchors,
         };
-        let mut cloud = Cloud::new(clients, core(), now);
         for name in all_devices() {
             let device = plant.device_dir(&name);
             fs::create_dir(&device)?;
@@ -151,12 +161,24 @@ impl Plant {
         Way { port: self.floor.port(), ca: self.servers_ca.clone() }
     }
 
-    /// The nucleus, which connects to the cloud as the core. It runs, and has the gateway's
-    /// configuration.
-    pub fn nucleus(&self, mode: Mode) -> FakeNucleus {
+    /// The nucleus, which connects to the cloud as the core and has the gateway's configuration, and
+    /// what restarts it and the gateway. The gateway is not started: its nucleus' environment tells
+    /// it all.
+    pub fn supervisor(&self, mode: Mode) -> Supervisor {
+        let command = RestartCommand::new(&self.dir);
+        let gateway = Program {
+            path: self.programs.join("certrelay"),
+            arguments: vec!["run".into()],
+            log: self.dir.join("gateway.log"),
+        };
+        Supervisor::new(self.nucleus(mode, &command), gateway, command)
+    }
+
+    fn nucleus(&self, mode: Mode, command: &RestartCommand) -> FakeNucleus {
         let mut settings = fake_nucleus::Settings::new(mode);
         settings.thing_name = CORE.to_owned();
-        settings.configuration = self.configuration();
+        settings.configuration = self.configuration(mode, command);
+        settings.root = Some(self.dir.join("greengrass"));
         let mqtt_proxy = COMPONENT_RULES.map(str::to_owned).into();
         settings.policy = Policy { mqtt_proxy, pub_sub: Vec::new() };
         let Files { ca, certificate, key } = self.core_files.clone();
@@ -169,15 +191,22 @@ impl Plant {
         FakeNucleus::start(settings)
     }
 
+    /// Whether no copy of the key that the core began with is left.
+    pub fn core_key_is_wiped(&self) -> bool {
+        !support::holds(&self.dir.join("core"), self.first_core_key.trim())
+    }
+
+    /// The core's way to the cloud with what its nucleus is configured to use, and that certificate.
+    pub fn core_login(&self) -> anyhow::Result<(Login, CertificateId)> {
+        let pem = fs::read(&self.core_files.certificate)?;
+        let facts = x509::read_certificate(pem::parse(pem)?.contents())?;
+        let login = Login::mtls(self.cloud_broker.port(), "core-1#report", &self.core_files);
+        Ok((login, facts.id))
+    }
+
     /// Whether the nucleus has been connected to the cloud.
     pub fn nucleus_was_connected(&self) -> bool {
         self.cloud_broker.log().contains(&format!(" as {CORE} "))
-    }
-
-    /// The gateway's program; it is not started. Its nucleus' environment tells it all.
-    pub fn gateway(&self) -> Process {
-        let log = self.dir.join("gateway.log");
-        Process::new(&self.programs.join("certrelay"), ["run".into()], log)
     }
 
     /// A device's agent; it is not started.
@@ -216,8 +245,13 @@ impl Plant {
     }
 
     /// As a factory would have it, but for the pauses: nobody wants to watch for an hour.
-    fn configuration(&self) -> Value {
+    fn configuration(&self, mode: Mode, command: &RestartCommand) -> Value {
         let Files { ca, certificate, key } = &self.gateway_files;
+        let mut core = json!({"restartCommand": command.words()});
+        if mode == Mode::Lite {
+            // It knows no port but 8883, and its configuration says none.
+            core["endpoint"] = json!(format!("localhost:{}", self.uplink.port()));
+        }
         json!({
             "workDir": self.work_dir(),
             "local": {
@@ -225,6 +259,7 @@ impl Plant {
                 "caFile": ca, "certificateFile": certificate, "keyFile": key,
             },
             "cloud": {"probeInterval": "1s"},
+            "core": core,
             "csr": {"commonName": "match", "settle": "0s"},
             "certificate": {"trustAnchorsFile": self.anchors},
             "repeat": {

@@ -15,7 +15,6 @@ pub struct Process {
     arguments: Vec<OsString>,
     log: PathBuf,
     child: Option<Child>,
-    starts: u32,
 }
 
 impl Process {
@@ -26,27 +25,20 @@ impl Process {
         log: PathBuf,
     ) -> Self {
         let arguments = arguments.into_iter().collect();
-        Self { program: program.to_owned(), arguments, log, child: None, starts: 0 }
+        Self { program: program.to_owned(), arguments, log, child: None }
     }
 
     /// Starts it.
     pub fn start(&mut self) -> anyhow::Result<()> {
-        self.start_with(Vec::new())
-    }
-
-    /// Starts it with these variables in its environment, beside our own.
-    pub fn start_with(&mut self, environment: Vec<(String, String)>) -> anyhow::Result<()> {
         let log = open_log(&self.log)?;
         let child = Command::new(&self.program)
             .args(&self.arguments)
-            .envs(environment)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .with_context(|| format!("{} can't be started", self.program.display()))?;
         self.child = Some(child);
-        self.starts += 1;
         Ok(())
     }
 
@@ -62,11 +54,6 @@ impl Process {
             let _ = child.kill();
             let _ = child.wait();
         }
-    }
-
-    /// How often it was started.
-    pub fn starts(&self) -> u32 {
-        self.starts
     }
 
     /// Its process id, while it is not known to have ended.

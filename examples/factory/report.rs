@@ -20,6 +20,7 @@ use crate::{
 pub struct Report {
     mode: Mode,
     rows: Vec<Row>,
+    core: End,
     time: Duration,
     /// What else is not as it should be.
     complaints: Vec<String>,
@@ -48,25 +49,43 @@ enum End {
     Lost(String),
 }
 
-/// Whether the gateway has nothing more to do or to say.
-pub fn is_settled(status: &StatusSnapshot) -> bool {
-    status.children.iter().all(|row| row.state == RowState::Done && row.notices == 0)
+impl End {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Rotated => "rotated",
+            Self::Refused(_) => "REFUSED",
+            Self::Lost(_) => "LOST",
+        }
+    }
 }
 
-/// Looks at every device. `status` is what `certrelay status --json` printed.
-pub async fn measure(
-    plant: &Plant,
-    cloud: &Shared,
-    mode: Mode,
-    status: anyhow::Result<Vec<u8>>,
-    time: Duration,
-) -> Report {
-    let names: Vec<ThingName> = cloud::lock(cloud).devices().keys().cloned().collect();
-    let mut report = Report { mode, rows: Vec::new(), time, complaints: Vec::new() };
+/// Whether the gateway has nothing more to do or to say, and has met its nucleus.
+pub fn is_settled(status: &StatusSnapshot) -> bool {
+    let is_done = status.children.iter().all(|row| row.state == RowState::Done && row.notices == 0);
+    is_done && status.summary.nucleus.is_some()
+}
+
+/// What was seen while everything ran.
+pub struct Seen {
+    pub mode: Mode,
+    /// What `certrelay status --json` printed.
+    pub status: anyhow::Result<Vec<u8>>,
+    pub time: Duration,
+    /// The certificate that the nucleus is connected with.
+    pub nucleus: Option<CertificateId>,
+}
+
+/// Looks at every device.
+pub async fn measure(plant: &Plant, cloud: &Shared, seen: Seen) -> Report {
+    let Seen { mode, status, time, nucleus } = seen;
+    let names: Vec<_> = cloud::lock(cloud).children().map(|(name, _)| name.clone()).collect();
+    let core = core(plant, cloud, nucleus).await;
+    let mut report = Report { mode, rows: Vec::new(), core, time, complaints: Vec::new() };
     for name in names {
         let connected = connect(plant, &name).await;
         let cloud = cloud::lock(cloud);
-        report.rows.push(row(&cloud, &name, &cloud.devices()[&name], connected));
+        let device = cloud.children().find(|(other, _)| **other == name);
+        report.rows.extend(device.map(|(_, device)| row(&cloud, &name, device, connected)));
     }
     if let Err(why) = check_status(status, mode, report.rows.len()) {
         report.complain(format!("certrelay status: {why:#}"));
@@ -110,6 +129,7 @@ impl Report {
     pub fn is_good(&self) -> bool {
         self.number(|end| matches!(end, End::Rotated)) == self.rows.len()
             && !self.rows.is_empty()
+            && matches!(self.core, End::Rotated)
             && self.complaints.is_empty()
     }
 
@@ -124,11 +144,7 @@ impl Report {
         writeln!(out, "\ndevice    serial -> certificate   state    acknowledged  repeats")?;
         for row in &self.rows {
             let id = row.certificate.map_or("-".to_owned(), |id| format!("{id:?}"));
-            let state = match &row.end {
-                End::Rotated => "rotated",
-                End::Refused(_) => "REFUSED",
-                End::Lost(_) => "LOST",
-            };
+            let state = row.end.word();
             let Row { name, first_serial, acknowledged, repeats, .. } = row;
             let name = name.as_str();
             writeln!(
@@ -142,14 +158,18 @@ impl Report {
                 writeln!(out, "{}: {why}", row.name)?;
             }
         }
+        if let End::Refused(why) | End::Lost(why) = &self.core {
+            writeln!(out, "core: {why}")?;
+        }
         for complaint in &self.complaints {
             writeln!(out, "{complaint}")?;
         }
         writeln!(
             out,
-            "factory: {} of {} rotated, {} lost, {} refused, {:.1} s, under {}",
+            "factory: {} of {} rotated, core {}, {} lost, {} refused, {:.1} s, under {}",
             self.number(|end| matches!(end, End::Rotated)),
             self.rows.len(),
+            self.core.word(),
             self.number(|end| matches!(end, End::Lost(_))),
             self.number(|end| matches!(end, End::Refused(_))),
             self.time.as_secs_f32(),
@@ -202,6 +222,27 @@ fn end(cloud: &Cloud, device: &Device, connected: Result<CertificateId, String>)
         return End::Rotated;
     };
     End::Lost(fault.to_owned())
+}
+
+/// Looks at the core: what its nucleus uses, and what it would use after a restart.
+async fn core(plant: &Plant, cloud: &Shared, nucleus: Option<CertificateId>) -> End {
+    let configured = connect_core(plant).await;
+    let cloud = cloud::lock(cloud);
+    let Some(core) = cloud.core() else { return End::Lost("the cloud does not know it".into()) };
+    if configured.is_ok() && nucleus != configured.as_ref().ok().copied() {
+        return End::Lost("its nucleus uses another certificate than it is to".to_owned());
+    }
+    if !plant.core_key_is_wiped() {
+        return End::Lost("its old key is not wiped".to_owned());
+    }
+    end(&cloud, core, configured)
+}
+
+/// Connects to the cloud's broker with the pair that the nucleus is configured to use.
+async fn connect_core(plant: &Plant) -> Result<CertificateId, String> {
+    let (login, certificate) = plant.core_login().map_err(|why| why.to_string())?;
+    login.connect().await?.disconnect().await;
+    Ok(certificate)
 }
 
 /// Connects to the floor's broker with the pair that the device has in use, and talks to it.

@@ -11,9 +11,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use certrelay::{
     status::{self, LinkState, Nucleus, RowState, StatusSnapshot},
-    wire::ThingName,
+    wire::{CertificateId, ThingName},
 };
-use fake_nucleus::{FakeNucleus, Mode, Token};
+use fake_nucleus::Mode;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use crate::{
@@ -21,8 +21,9 @@ use crate::{
     cloud::{self, Message, Shared},
     plant::{self, Plant},
     process::Process,
-    report::{self, Report},
+    report::{self, Report, Seen},
     screen::{Scene, Screen},
+    support::supervisor::Supervisor,
 };
 
 /// The demo is to be over by then.
@@ -51,8 +52,8 @@ struct Story<'a> {
     to_cloud: mpsc::Sender<Message>,
     cloud_task: JoinHandle<anyhow::Result<()>>,
     mode: Mode,
-    nucleus: FakeNucleus,
-    gateway: Process,
+    /// It runs the nucleus and the gateway.
+    supervisor: Arc<Supervisor>,
     agents: Vec<(ThingName, Process)>,
     application: JoinHandle<()>,
     link_is_cut: bool,
@@ -70,7 +71,12 @@ impl<'a> Story<'a> {
         let cloud = Arc::new(Mutex::new(cloud));
         let (to_cloud, outgoing) = mpsc::channel(100);
         let peer = plant.cloud_login().connect().await.map_err(anyhow::Error::msg)?;
-        let cloud_task = tokio::spawn(cloud::serve(peer, Arc::clone(&cloud), outgoing));
+        let supervisor = Arc::new(plant.supervisor(mode));
+        let nucleus = Arc::downgrade(&supervisor);
+        let principal =
+            move || nucleus.upgrade()?.nucleus().upstream_certificate().map(CertificateId);
+        let cloud_task = cloud::serve(peer, Arc::clone(&cloud), outgoing, principal);
+        let cloud_task = tokio::spawn(cloud_task);
         let agents = plant::agents().into_iter();
         let agents = agents.map(|name| (name.clone(), plant.agent(&name))).collect();
         let application = application(plant)?;
@@ -81,8 +87,7 @@ impl<'a> Story<'a> {
             to_cloud,
             cloud_task,
             mode,
-            nucleus: plant.nucleus(mode),
-            gateway: plant.gateway(),
+            supervisor,
             agents,
             application: tokio::spawn(application.run()),
             link_is_cut: false,
@@ -103,12 +108,13 @@ impl<'a> Story<'a> {
             Mode::Java => self.start_the_late()?,
             Mode::Lite => self.strike_the_nucleus_deaf().await?,
         }
+        self.ask_the_core().await?;
         self.wait_for_the_end().await
     }
 
     async fn start_the_first(&mut self) -> anyhow::Result<()> {
         self.until("the nucleus is connected", |story| story.plant.nucleus_was_connected()).await?;
-        self.gateway.start_with(self.nucleus.environment())?;
+        self.supervisor.start();
         let on = self.agents.len() - LATE;
         for (_, agent) in &mut self.agents[..on] {
             agent.start()?;
@@ -132,6 +138,34 @@ impl<'a> Story<'a> {
         for request in requests {
             self.to_cloud.send(request).await.context("the cloud has ended")?;
         }
+        Ok(())
+    }
+
+    /// Its nucleus, and the gateway with it, is restarted in the middle of what goes on.
+    async fn ask_the_core(&mut self) -> anyhow::Result<()> {
+        let requests = cloud::lock(&self.cloud).audit_core();
+        self.tell("the audit finds that the core's own certificate expires soon");
+        for request in requests {
+            self.to_cloud.send(request).await.context("the cloud has ended")?;
+        }
+        let starts = self.supervisor.starts();
+        self.until("the gateway has the nucleus restarted", |story| {
+            story.supervisor.starts() > starts
+        })
+        .await?;
+        self.tell(
+            "the core's new pair is installed; the nucleus restarts, and the gateway with it",
+        );
+        self.until(
+            "the core's ack comes over its new certificate, its old key is wiped",
+            |story| {
+                let is_over =
+                    cloud::lock(&story.cloud).core().is_some_and(|core| core.outcome.is_some());
+                is_over && story.plant.core_key_is_wiped()
+            },
+        )
+        .await?;
+        self.tell("the core has said so over its new certificate; its old key is wiped");
         Ok(())
     }
 
@@ -162,23 +196,23 @@ impl<'a> Story<'a> {
         })
         .await?;
         let held = self.number(RowState::AwaitCert);
-        self.gateway.kill();
+        self.supervisor.kill();
         self.tell(&format!("the gateway is killed (SIGKILL): {held} CSRs wait for certificates"));
         Ok(())
     }
 
     /// As a core that goes down would, a moment after the gateway. It gives out new tokens then.
     fn restart_the_nucleus(&mut self) {
-        let lost = self.nucleus.spooled();
-        self.nucleus.restart(Token::New);
+        let lost = self.supervisor.nucleus().spooled();
+        self.supervisor.restart();
         self.tell(&format!("the nucleus restarts: {lost} messages in its spool are lost"));
     }
 
     async fn start_the_gateway_again(&mut self) -> anyhow::Result<()> {
         let done = self.screen.elapsed() + RESTART;
         self.until("the supervisor's pause", |story| story.screen.elapsed() >= done).await?;
-        self.gateway.start_with(self.nucleus.environment())?;
-        let id = self.gateway.id();
+        self.supervisor.start();
+        let id = self.supervisor.pid();
         self.until("the gateway is back on the floor", |story| {
             story.snapshot().is_some_and(|s| {
                 Some(s.summary.pid) == id && s.summary.links.local.state == LinkState::Up
@@ -204,7 +238,7 @@ impl<'a> Story<'a> {
     /// The gateway can still send, and what it is answered never comes.
     async fn strike_the_nucleus_deaf(&mut self) -> anyhow::Result<()> {
         let (struck, before) = (self.screen.elapsed(), self.subscribed());
-        self.nucleus.restart_iotcored();
+        self.supervisor.nucleus().restart_iotcored();
         self.tell("the nucleus' MQTT daemon restarts: all its subscriptions die silently");
         self.start_the_late()?;
         self.until("the gateway finds its subscriptions dead", |story| {
@@ -218,7 +252,7 @@ impl<'a> Story<'a> {
 
     /// How often the gateway has asked the nucleus for a subscription.
     fn subscribed(&self) -> u64 {
-        self.nucleus.calls().get(SUBSCRIBES).copied().unwrap_or_default()
+        self.supervisor.nucleus().calls().get(SUBSCRIBES).copied().unwrap_or_default()
     }
 
     fn start_the_late(&mut self) -> anyhow::Result<()> {
@@ -248,8 +282,13 @@ impl<'a> Story<'a> {
         for (_, agent) in &mut self.agents {
             agent.kill();
         }
-        let mut report = report::measure(self.plant, &self.cloud, self.mode, status, time).await;
-        for broken in self.nucleus.violations() {
+        let nucleus = self.supervisor.nucleus().upstream_certificate().map(CertificateId);
+        let seen = Seen { mode: self.mode, status, time, nucleus };
+        let mut report = report::measure(self.plant, &self.cloud, seen).await;
+        for torn in self.supervisor.nucleus().pair_faults() {
+            report.complain(format!("the nucleus found a pair that is none: {torn}"));
+        }
+        for broken in self.supervisor.nucleus().violations() {
             report.complain(format!("the nucleus: {broken}"));
         }
         if let Err(why) = outcome {
@@ -276,7 +315,7 @@ impl<'a> Story<'a> {
 
     /// What runs, runs; and the watcher sees how things stand.
     fn watch(&mut self) -> anyhow::Result<()> {
-        if let Some(status) = self.gateway.ended() {
+        if let Some(status) = self.supervisor.exits().first() {
             bail!("the gateway ended by itself: {status}");
         }
         for (name, agent) in &mut self.agents {
@@ -300,8 +339,8 @@ impl<'a> Story<'a> {
             devices: self.agents.len() + 1,
             on: on + 1,
             link_is_cut: self.link_is_cut,
-            gateway_runs: self.gateway.id().is_some(),
-            gateway_starts: self.gateway.starts(),
+            gateway_runs: self.supervisor.pid().is_some(),
+            gateway_starts: self.supervisor.starts(),
             cloud: cloud::lock(&self.cloud).count(),
             gateway: self.snapshot().map_or_else(|| "-".to_owned(), |s| totals(&s)),
         }

@@ -78,7 +78,7 @@ struct Run {
     /// Run by the shell each time a new certificate is in use; CERTRELAY_DIR names the directory.
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
-    /// The kind of new keys: p256, p384, rsa2048 or rsa3072.
+    /// The kind of new keys: p256, p384, rsa2048, rsa3072 or rsa4096.
     #[arg(long, default_value = "p256", value_parser = key_kind)]
     key: KeyKind,
     /// The topics' prefix.

@@ -48,7 +48,7 @@ fn attempt(credentials: &Credentials, identity: &Identity, job: Job) -> Result<D
     match job {
         Job::MakeKey { generation } => make_key(credentials, identity, generation),
         Job::StoreCertificate { generation, key_of, chain } => credentials
-            .store_certificate(generation, key_of, &chain)
+            .store_certificate(generation, key_of, &chain, None)
             .map(|facts| Done::CertificateStored { facts })
             .map_err(failed),
         Job::Promote { generation } => {
@@ -71,7 +71,8 @@ fn make_key(
 ) -> Result<Done, String> {
     let key = PrivateKey::generate(identity.key).map_err(|e| e.to_string())?;
     let csr = key.csr(&identity.thing).map_err(|e| e.to_string())?;
-    credentials.store_key(generation, &key, &csr).map_err(|e| e.to_string())?;
+    let pem = key.to_pem();
+    credentials.store_key(generation, pem.as_bytes(), &csr, None).map_err(|e| e.to_string())?;
     Ok(Done::KeyMade { key: key.digest(), csr })
 }
 

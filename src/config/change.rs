@@ -19,7 +19,7 @@ impl Config {
     /// These settings, with all of the new ones that may apply at once.
     pub fn change(&self, new: Self) -> Change {
         let mut waits = Waits::default();
-        let Self { relay, local, cloud, work_dir, store_max_bytes, clock, log } = new;
+        let Self { relay, local, cloud, work_dir, store_max_bytes, clock, core, log } = new;
         let relay = waits.relay(&self.relay, relay);
         let work_dir = waits.keep("workDir", &self.work_dir, work_dir);
         let local = waits.local(&self.local, local);
@@ -28,7 +28,7 @@ impl Config {
         let clock = waits.keep("clock.trust", &self.clock, clock);
         let Log { level, format } = log;
         let log = Log { level, format: waits.keep("log.format", &self.log.format, format) };
-        let config = Self { relay, local, cloud, work_dir, store_max_bytes, clock, log };
+        let config = Self { relay, local, cloud, work_dir, store_max_bytes, clock, core, log };
         Change { config, needs_restart: waits.0 }
     }
 }

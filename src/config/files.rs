@@ -1,4 +1,4 @@
-//! Whether the TLS files of a link hold what they should: CAs, a certificate, the key that fits it.
+//! Whether the TLS files of a link, or of the core, hold what they should: CAs, a certificate, the key that fits it.
 //!
 //! Judges with the very functions that the TLS library connects with. Never shows what it read.
 
@@ -12,47 +12,62 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-use super::{Host, MqttLink, Problem, READ_REMEDY, TlsFiles, read::Bad};
+use super::{Core, CoreFiles, Host, MqttLink, Problem, READ_REMEDY, TlsFiles, read::Bad};
 use crate::wire::escape;
 
 /// Every problem with the files of one link; `side` is its table's name.
 pub(super) fn check(link: &MqttLink, side: &str, host: &dyn Host) -> Vec<Problem> {
-    let Some(files) = &link.files else {
+    let Some(TlsFiles { ca, certificate, key }) = &link.files else {
         return Vec::new();
     };
-    let note = |key: &str, path: &Path, bad: Bad| Problem {
-        key: format!("{side}.{key}"),
-        what: format!("{}: {}", escape(&path.to_string_lossy()), bad.what),
-        remedy: bad.remedy,
-    };
-    let ca = read_ca(files, host).err().map(|bad| note("caFile", &files.ca, bad));
-    let chain = read_chain(files, host);
-    let key = read_key(files, host);
-    let pair = match (chain, key) {
-        (Ok(chain), Ok(key)) => {
-            let fits = fit(chain, key).err();
-            vec![fits.map(|bad| note("keyFile", &files.key, bad))]
-        }
-        (chain, key) => vec![
-            chain.err().map(|bad| note("certificateFile", &files.certificate, bad)),
-            key.err().map(|bad| note("keyFile", &files.key, bad)),
-        ],
-    };
+    let ca = check_ca(ca, side, host);
+    ca.into_iter().chain(check_pair(certificate, key, side, host)).collect()
+}
+
+/// Every problem with the files that are named for the core's own certificate.
+pub(super) fn check_core(core: &Core, host: &dyn Host) -> Vec<Problem> {
+    let ca = core.ca.as_ref().and_then(|ca| check_ca(ca, "core", host));
+    let pair = core
+        .files
+        .as_ref()
+        .map(|CoreFiles { certificate, key }| check_pair(certificate, key, "core", host));
     ca.into_iter().chain(pair.into_iter().flatten()).collect()
 }
 
-fn read_ca(files: &TlsFiles, host: &dyn Host) -> Result<(), Bad> {
+fn check_ca(ca: &Path, side: &str, host: &dyn Host) -> Option<Problem> {
+    read_ca(ca, host).err().map(|bad| problem(side, "caFile", ca, bad))
+}
+
+fn check_pair(certificate: &Path, key: &Path, side: &str, host: &dyn Host) -> Vec<Problem> {
+    match (certificates(certificate, host), read_key(key, host)) {
+        (Ok(chain), Ok(private)) => {
+            let fits = fit(chain, private).err();
+            fits.map(|bad| problem(side, "keyFile", key, bad)).into_iter().collect()
+        }
+        (chain, private) => {
+            let chain = chain.err().map(|bad| problem(side, "certificateFile", certificate, bad));
+            let private = private.err().map(|bad| problem(side, "keyFile", key, bad));
+            chain.into_iter().chain(private).collect()
+        }
+    }
+}
+
+fn problem(side: &str, key: &str, path: &Path, bad: Bad) -> Problem {
+    Problem {
+        key: format!("{side}.{key}"),
+        what: format!("{}: {}", escape(&path.to_string_lossy()), bad.what),
+        remedy: bad.remedy,
+    }
+}
+
+fn read_ca(ca: &Path, host: &dyn Host) -> Result<(), Bad> {
     let mut roots = RootCertStore::empty();
-    let certificates = certificates(&files.ca, host)?;
+    let certificates = certificates(ca, host)?;
     certificates.into_iter().try_for_each(|certificate| {
         roots.add(certificate).map_err(|_| {
             Bad::new("a certificate in it can't be read", "give the PEM of the broker's CA")
         })
     })
-}
-
-fn read_chain(files: &TlsFiles, host: &dyn Host) -> Result<Vec<CertificateDer<'static>>, Bad> {
-    certificates(&files.certificate, host)
 }
 
 fn certificates(path: &Path, host: &dyn Host) -> Result<Vec<CertificateDer<'static>>, Bad> {
@@ -66,8 +81,8 @@ fn certificates(path: &Path, host: &dyn Host) -> Result<Vec<CertificateDer<'stat
     }
 }
 
-fn read_key(files: &TlsFiles, host: &dyn Host) -> Result<PrivateKeyDer<'static>, Bad> {
-    let pem = host.read(&files.key).map_err(|error| Bad::new(error.to_string(), READ_REMEDY))?;
+fn read_key(key: &Path, host: &dyn Host) -> Result<PrivateKeyDer<'static>, Bad> {
+    let pem = host.read(key).map_err(|error| Bad::new(error.to_string(), READ_REMEDY))?;
     PrivateKeyDer::from_pem_slice(&Zeroizing::new(pem)).map_err(|_| {
         let remedy = "give PEM that begins with -----BEGIN PRIVATE KEY-----, not encrypted";
         Bad::new("no private key is in it", remedy)

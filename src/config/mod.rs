@@ -45,6 +45,8 @@ pub struct Config {
     pub store_max_bytes: u64,
     /// How far the wall clock is trusted (`clock.trust`).
     pub clock: ClockTrust,
+    /// How the core's own certificate is rotated (`core`).
+    pub core: Core,
     /// What is logged, and how (`log`).
     pub log: Log,
 }
@@ -157,7 +159,7 @@ impl Config {
         self.cloud == CloudLink::Greengrass || self.local == LocalLink::Pubsub
     }
 
-    /// Goes deeper than loading does: whether the files of the MQTT links hold what they should, and
+    /// Goes deeper than loading does: whether the files of the MQTT links and of the core hold what they should, and
     /// each key fits its certificate. Not done at every start, since a pair may be half rotated
     /// for a moment and is read again at each connect.
     pub fn check_files(&self, host: &dyn Host) -> Result<(), ConfigError> {
@@ -168,6 +170,7 @@ impl Config {
         if let CloudLink::Mqtt(link) = &self.cloud {
             problems.extend(files::check(link, "cloud", host));
         }
+        problems.extend(files::check_core(&self.core, host));
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 }

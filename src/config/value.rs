@@ -32,13 +32,15 @@ pub(super) fn text(value: &Value) -> Result<String, Bad> {
     }
 }
 
-/// A list of texts that is not empty.
-pub(super) fn texts(value: &Value) -> Result<Vec<String>, Bad> {
-    const REMEDY: &str = "give a list such as [\"pump-*\", \"press\"]";
-    match value {
-        Value::Array(items) if items.is_empty() => Err(Bad::new("it is empty", REMEDY)),
-        Value::Array(items) => items.iter().map(text).collect(),
-        other => Err(Bad::new(format!("it is {}", kind(other)), REMEDY)),
+/// A list of texts that is not empty, such as `example`.
+pub(super) fn texts(example: &str) -> impl FnOnce(&Value) -> Result<Vec<String>, Bad> {
+    move |value| {
+        let remedy = format!("give a list such as {example}");
+        match value {
+            Value::Array(items) if items.is_empty() => Err(Bad::new("it is empty", remedy)),
+            Value::Array(items) => items.iter().map(text).collect(),
+            other => Err(Bad::new(format!("it is {}", kind(other)), remedy)),
+        }
     }
 }
 

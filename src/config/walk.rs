@@ -3,13 +3,17 @@
 //! The only place that knows the keys. Reads through [`Table`], so every problem is noted and the
 //! walk goes on; a `None` below means that one was.
 
+mod core;
 mod links;
 
 use std::{path::PathBuf, time::Duration};
 
 use serde_json::Value;
 
-use self::links::{apart, cloud_side, local_side};
+use self::{
+    core::core_device,
+    links::{apart, cloud_side, local_side},
+};
 use super::{
     Config, ConfigError, Host, Log, LogFormat, READ_REMEDY,
     read::{Bad, Problems, Table},
@@ -59,6 +63,7 @@ fn whole(root: &mut Table<'_>, host: &dyn Host) -> Option<Config> {
     let store_max_bytes =
         root.table("store", |store| store.or("maxBytes", 64 << 20, size(4 << 20..=4 << 30)));
     let clock = root.table("clock", clock);
+    let core_certificate = root.table("core", core_device);
     let log = root.table("log", log);
     let (local, cloud) = (local?, cloud?);
     Some(Config {
@@ -85,6 +90,7 @@ fn whole(root: &mut Table<'_>, host: &dyn Host) -> Option<Config> {
         work_dir: work_dir?,
         store_max_bytes: store_max_bytes?,
         clock: clock?,
+        core: core_certificate?,
         log: log?,
     })
 }
@@ -113,7 +119,7 @@ fn work_dir(root: &mut Table<'_>, host: &dyn Host) -> Option<PathBuf> {
 
 fn children(root: &mut Table<'_>) -> Option<Children> {
     let globs = root.or("children", vec!["*".to_owned()], |value| {
-        let globs = texts(value)?;
+        let globs = texts("[\"pump-*\", \"press\"]")(value)?;
         match globs.iter().find(|glob| !is_glob(glob)) {
             None => Ok(globs),
             Some(odd) => Err(Bad::new(

@@ -138,6 +138,7 @@ impl Identity {
                     self.wipe_kept(effects);
                 }
             }
+            Event::Taken | Event::Forgotten => {}
             Event::Conditions(conditions) => self.on_conditions(now, conditions),
             Event::Done(done) => self.on_done(now, done, effects),
             Event::Command(command) => self.on_command(now, command, effects),

@@ -50,7 +50,7 @@ pub use saved::{
 };
 pub use tally::{Tally, Threshold};
 pub use view::{Hold, View};
-pub use window::RestartWindow;
+pub use window::{LocalTime, RestartWindow, Weekday, WindowError};
 
 use crate::{
     reason::Reason,
@@ -75,6 +75,10 @@ pub enum Event {
     Settled(CertificateId),
     /// The relay has given this certificate up.
     Withdrawn(CertificateId),
+    /// What was said, one [`Effect::Say`], is durable at the relay. They are taken in order.
+    Taken,
+    /// The relay begins anew with its store: what was said and not taken is lost.
+    Forgotten,
     /// What matters for a restart has changed.
     Conditions(Conditions),
     /// The job is done.

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use super::{
-    AwaitWindow, Complaint, Effect, Identity, Pair, ProbeName, Probed, Probing, Proof, Stage,
-    Tally, Threshold, Told,
+    AwaitWindow, Complaint, Effect, Failure, Identity, Pair, ProbeName, Probed, Probing, Proof,
+    Stage, Tally, Threshold, Told,
 };
 use crate::{
     install::Generation,
@@ -49,6 +49,8 @@ pub(super) struct Rounds {
     /// The new pair was refused just now; the control is to be tried.
     refused: Option<String>,
     tries: u32,
+    /// Why the cloud could not be asked, the last time.
+    blind: Option<String>,
     /// Refused, and the control taken.
     bad: Tally,
     /// Refused, both.
@@ -80,6 +82,12 @@ impl Identity {
     pub(super) fn begin_watch(&mut self, now: Now) {
         self.begin_rounds(now);
         self.rounds.due = now.tick + PATIENCE;
+    }
+
+    /// Why the cloud can't be asked about the new pair, if it can't.
+    pub(super) fn blind(&self) -> Option<Failure> {
+        let detail = self.rounds.blind.as_deref().map(escape)?;
+        Some(Failure { reason: Reason::ProbeUnreachable, detail })
     }
 
     /// When the next probe is due.
@@ -167,11 +175,13 @@ impl Identity {
         effects: &mut Vec<Effect>,
     ) {
         let refused = self.rounds.refused.take();
+        self.rounds.blind = None;
         self.rounds.tries = self.rounds.tries.saturating_add(1);
         let pause = PAUSE.pause(self.rounds.tries, &mut self.rng);
         self.rounds.due = now.tick + pause;
         match (tried.is_control, probed, refused) {
             (_, Probed::Unreachable { why }, _) => {
+                self.rounds.blind = Some(why.clone());
                 effects.push(Effect::Tell(Told::ProbeFailed(why)));
             }
             (false, Probed::Accepted, _) => self.on_accepted(now, effects),

@@ -9,6 +9,9 @@ use crate::{
     wire::CertificateId,
 };
 
+/// The word for a stage that nothing is known of.
+const UNKNOWN: &str = "unknown";
+
 /// What a restart of the nucleus waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
@@ -39,7 +42,7 @@ impl fmt::Display for Hold {
 /// What there is to see.
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
-    /// The stage's word.
+    /// The stage's word; `unknown` until the credential could be looked at.
     pub stage: &'static str,
     /// The certificate under the configured paths, and until when it is valid.
     pub certificate: Option<(CertificateId, Timestamp)>,
@@ -70,14 +73,17 @@ impl Identity {
         let spare = self.spare();
         let here = self.here.as_ref();
         View {
-            stage: stage.name(),
+            stage: here.map_or(UNKNOWN, |_| stage.name()),
             certificate: here.map(|Here { configured, .. }| (configured.id, configured.not_after)),
             generation: here.and_then(|here| here.current),
             new: stage.candidate().map(|candidate| (candidate.certificate, candidate.not_after)),
             unproven: proof(stage) == Some(Proof::NotPermitted),
             kept: self.saved.kept.as_ref().map(|kept| kept.generation),
             ended: self.saved.ended.clone(),
-            blocked: self.blocked.clone(),
+            blocked: self.blocked.clone().or_else(|| {
+                let tries = matches!(stage, Stage::Probing(_) | Stage::Confirming(_));
+                self.blind().filter(|_| tries)
+            }),
             restarts: self.now(now).map_or(0, |now| self.saved.restarts.within_a_day(&now)),
             waits_for: waits.then(|| self.hold(now, spare)).flatten(),
         }

@@ -1,8 +1,8 @@
 //! What the nucleus asks of a component while it runs.
 //!
 //! Says that the component runs, on each connection, whether the cloud can be reached or not.
-//! Answers every announcement of an update at once with "go ahead": nothing here can't be
-//! interrupted, since all that was acknowledged is durable. Judges configurations before a
+//! Answers every announcement of an update at once, with "go ahead" but for the moment in which the
+//! nucleus is about to be restarted with a new certificate. Judges configurations before a
 //! deployment commits them, and fetches them after that.
 
 use std::time::Duration;
@@ -30,6 +30,9 @@ const NEWS: usize = 4;
 /// for so long.
 const SETTLES: Duration = Duration::from_millis(300);
 
+/// An update that comes at a bad time is asked about again after so long.
+const DEFERRED: Duration = Duration::from_secs(30);
+
 /// What could not be fetched is asked for again after so long.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -38,11 +41,17 @@ const LONGEST_MESSAGE: usize = 2000;
 
 /// Starts to live with the nucleus, on the tokio runtime that this is called on, until the receiver
 /// is dropped. `follow_settings`: they come from the nucleus.
-pub fn live(client: Client, follow_settings: bool) -> mpsc::Receiver<News> {
+///
+/// `critical`: an update would come at a bad time, since the nucleus is about to be restarted.
+pub fn live(
+    client: Client,
+    follow_settings: bool,
+    critical: watch::Receiver<bool>,
+) -> mpsc::Receiver<News> {
     let (sender, news) = mpsc::channel(NEWS);
     tokio::spawn(async move {
         let rejected = rejected(client.state());
-        let life = Life::new(client, follow_settings, sender.clone());
+        let life = Life::new(client, follow_settings, critical, sender.clone());
         tokio::select! {
             () = life.run() => {}
             _ = rejected => drop(sender.send(News::Rejected).await),
@@ -57,6 +66,7 @@ struct Life {
     state: watch::Receiver<State>,
     news: mpsc::Sender<News>,
     follow_settings: bool,
+    critical: watch::Receiver<bool>,
     /// The connection that the nucleus was last told on that we run.
     told: Option<u64>,
     changes: Option<Subscription<ConfigurationUpdate>>,
@@ -76,7 +86,12 @@ enum Happened {
 }
 
 impl Life {
-    fn new(client: Client, follow_settings: bool, news: mpsc::Sender<News>) -> Self {
+    fn new(
+        client: Client,
+        follow_settings: bool,
+        critical: watch::Receiver<bool>,
+        news: mpsc::Sender<News>,
+    ) -> Self {
         let mut state = client.state();
         state.mark_changed();
         let changes = follow_settings.then(|| client.subscribe_to_configuration_update(None, &[]));
@@ -85,6 +100,7 @@ impl Life {
             state,
             news,
             follow_settings,
+            critical,
             told: None,
             changes,
             validations: None,
@@ -162,11 +178,22 @@ impl Life {
         }
     }
 
-    /// A deployment wants to update components.
+    /// A deployment wants to update components, or has. All that was acknowledged is durable, so it
+    /// may go ahead at any time but between the switch of the core's certificate and the restart
+    /// that follows.
     async fn go_ahead(&self, announced: ComponentUpdate) {
-        let ComponentUpdate::Pre { deployment_id, .. } = announced else { return };
-        tracing::info!(deployment = escape(&deployment_id), "an update may go ahead");
-        let recheck_after = Duration::ZERO;
+        let ComponentUpdate::Pre { deployment_id, .. } = announced else {
+            return self.tell(News::Deployment { is_under_way: false }).await;
+        };
+        let is_critical = *self.critical.borrow();
+        let recheck_after = if is_critical { DEFERRED } else { Duration::ZERO };
+        let deployment = escape(&deployment_id);
+        if is_critical {
+            tracing::info!(deployment, "an update waits for the nucleus' restart");
+        } else {
+            tracing::info!(deployment, "an update may go ahead");
+            self.tell(News::Deployment { is_under_way: true }).await;
+        }
         let answer = DeferComponentUpdate { deployment_id, message: None, recheck_after };
         if let Err(error) = self.client.defer_component_update(answer).await {
             complain("does not take our answer to its update", &error);

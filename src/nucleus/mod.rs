@@ -49,6 +49,11 @@ pub enum News {
     Settings(Box<Config>),
     /// The settings have changed, and are of no use.
     Refused(ConfigError),
+    /// A deployment begins to update components, or has done so.
+    Deployment {
+        /// Which.
+        is_under_way: bool,
+    },
     /// The token is refused again and again.
     Rejected,
 }

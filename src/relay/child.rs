@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{
-    event::{Effect, Note, Outcome as Out, Side, Weight},
+    event::{Effect, ForCore, Note, Outcome as Out, Side, Weight},
     pace::{Rate, Turns},
     record::{
         AwaitAck, AwaitCert, AwaitCsr, Body, Csr, Done, Occurred, Outbox, Outcome, REMEMBERED,
@@ -52,6 +52,11 @@ pub(super) struct Scene<'a> {
 impl Scene<'_> {
     pub fn mid(&mut self) -> Mid {
         new_mid(self.rng)
+    }
+
+    /// Whether it is about the core itself, not a child.
+    pub fn is_core(&self) -> bool {
+        *self.name == self.settings.core
     }
 }
 
@@ -396,6 +401,9 @@ impl Child {
         }
         if let Some(certificate) = certificate {
             self.supersede_certificate(certificate);
+            if scene.is_core() {
+                scene.out.then.push(Effect::Core(ForCore::Withdrawn(certificate)));
+            }
             scene.out.writes.push(Write::DropBody(scene.name.clone(), Body::Certificate));
         }
     }

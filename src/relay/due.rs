@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     child::{CSR_APART, Child, Echo, ROSTER, Scene, Signature, new_mid},
-    event::{Content, Effect, Outgoing, Side, Weight},
+    event::{Content, Effect, ForCore, Outgoing, Side, Weight},
     outbox::{Complaint, Slot},
     record::{Body, Csr, Outcome, Stage, Write},
     settings::Settings,
@@ -242,7 +242,8 @@ impl Child {
             core: Some(scene.settings.core.clone()),
             mid: Some(csr.mid),
         };
-        Content::Csr { child: scene.name.clone(), key: csr.key, header }
+        let Csr { key, unsolicited, .. } = csr;
+        Content::Csr { child: scene.name.clone(), key, unsolicited, header }
     }
 
     /// The effect that sends `csr_req` or `crt` to the child, and the id of the copy; `None` when
@@ -253,6 +254,25 @@ impl Child {
         connection: ConnectionId,
         cloud_is_up: bool,
     ) -> Option<(Mid, Effect)> {
+        let outgoing = self.outgoing(scene, cloud_is_up)?;
+        if matches!(self.record.stage, Stage::AwaitAck(_)) {
+            self.live.given = Some(connection);
+            if self.live.echo == Echo::Owed {
+                self.live.echo = Echo::Sent(connection);
+            }
+        }
+        Some((outgoing.copy, Effect::Publish(Side::Local, outgoing)))
+    }
+
+    /// The same for the core itself, which takes it at once.
+    pub fn send_core(&mut self, scene: &mut Scene<'_>, cloud_is_up: bool) -> Option<Effect> {
+        let outgoing = self.outgoing(scene, cloud_is_up)?;
+        self.live.to_child.taken(scene.now.tick);
+        Some(Effect::Core(ForCore::Message(outgoing)))
+    }
+
+    /// What goes to the child now, if nothing stands in the way.
+    fn outgoing(&mut self, scene: &mut Scene<'_>, cloud_is_up: bool) -> Option<Outgoing> {
         if let Some(until) = self.held_until(scene.now) {
             self.live.to_child.due = Some(until);
             return None;
@@ -285,14 +305,8 @@ impl Child {
         let qos = self.take_qos(scene.now.tick);
         let pause = backoff.pause(self.live.to_child.attempts + 1, scene.rng);
         self.live.to_child.sent(copy, scene.now.tick, pause);
-        if kind == Kind::Crt {
-            self.live.given = Some(connection);
-            if self.live.echo == Echo::Owed {
-                self.live.echo = Echo::Sent(connection);
-            }
-        }
         let topic = scene.settings.local_topics.topic(scene.name, kind);
-        Some((copy, Effect::Publish(Side::Local, Outgoing { copy, topic, qos, content })))
+        Some(Outgoing { copy, topic, qos, content })
     }
 
     fn local_header(&self, scene: &Scene<'_>, mid: Mid) -> Header {

@@ -4,7 +4,7 @@
 //! `Refused`, and before it `BodyLost`, when the store does not hold what was to be sent), `Verify`
 //! has exactly one `Verified` (with the reason `body-lost` in that case). `Ack` and `Note` have
 //! none: an ack that is lost brings the message again. Nor has `Reconnect`: the link goes down and
-//! comes up, or stays down.
+//! comes up, or stays down. `Core` has none but `BodyLost`: what the core has to say comes as `Own`.
 
 use std::fmt;
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{Body, Write};
 use crate::{
+    identity::Say,
     links::{ConnectionId, Delivery, Message, Qos, SendError},
     reason::Reason,
     wire::{CertificateId, Header, KeyDigest, Mid, ThingName, render},
@@ -90,6 +91,8 @@ pub enum Event {
     StoreLost,
     /// The store has no room: for a while nothing is taken in that would make it grow.
     StoreFull,
+    /// The core says something of its own certificate.
+    Own(Say),
     /// It is time; [`Relay::next_wakeup`](super::Relay::next_wakeup) said so.
     Wakeup,
 }
@@ -118,6 +121,8 @@ pub enum Effect {
         /// The CSR's key.
         key: KeyDigest,
     },
+    /// Tell the core's own identity.
+    Core(ForCore),
     /// Have a link connect, or at least subscribe, anew: it takes messages and delivers none.
     Reconnect(Side),
     /// Log a decision.
@@ -128,11 +133,26 @@ impl Effect {
     /// The body that the store must yield before this can be done.
     pub fn needs(&self) -> Option<(&ThingName, Body)> {
         match self {
-            Self::Publish(_, outgoing) => outgoing.content.needs(),
+            Self::Publish(_, outgoing) | Self::Core(ForCore::Message(outgoing)) => {
+                outgoing.content.needs()
+            }
             Self::Verify { child, .. } => Some((child, Body::Csr)),
-            Self::Ack(..) | Self::Reconnect(_) | Self::Note(_) => None,
+            Self::Ack(..) | Self::Core(_) | Self::Reconnect(_) | Self::Note(_) => None,
         }
     }
+}
+
+/// What the core's own identity is to hear. To the relay the core is one more child.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ForCore {
+    /// `csr_req` or `crt`, as any child would get it. No [`Event::Sent`] comes of it.
+    Message(Outgoing),
+    /// The cloud has acted on the ack of this certificate.
+    Settled(CertificateId),
+    /// This certificate, which it was sent, is given up.
+    Withdrawn(CertificateId),
+    /// What it said, one [`Event::Own`], is durable here.
+    Taken,
 }
 
 /// A message to send.
@@ -160,6 +180,8 @@ pub enum Content {
         child: ThingName,
         /// The key that it must have.
         key: KeyDigest,
+        /// Whether no request is behind it.
+        unsolicited: bool,
         /// The other fields.
         header: Header,
     },
@@ -214,8 +236,9 @@ impl Content {
     pub fn render(self, body: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Ready(payload) => Some(payload),
-            Self::Csr { key, header, .. } => {
-                (x509::csr_key(body).ok()? == key).then(|| render::csr_res(&header, body))
+            Self::Csr { key, unsolicited, header, .. } => {
+                let render = if unsolicited { render::unsolicited_csr } else { render::csr_res };
+                (x509::csr_key(body).ok()? == key).then(|| render(&header, body))
             }
             Self::Certificate { certificate, header, .. } => {
                 let chain = x509::split_chain(body);

@@ -59,7 +59,7 @@ impl Child {
     }
 
     /// The CSR that is in the store already.
-    fn on_same_csr(&mut self, scene: &mut Scene<'_>) {
+    pub(super) fn on_same_csr(&mut self, scene: &mut Scene<'_>) {
         match &self.record.stage {
             Stage::AwaitCert(_) => self.csr_due(scene),
             _ => self.sign_of_life(scene),
@@ -68,7 +68,12 @@ impl Child {
     }
 
     /// A CSR for another key than the one that waits, if any does. The newest wins.
-    fn on_new_csr(&mut self, scene: &mut Scene<'_>, key: crate::wire::KeyDigest, message: CsrRes) {
+    pub(super) fn on_new_csr(
+        &mut self,
+        scene: &mut Scene<'_>,
+        key: crate::wire::KeyDigest,
+        message: CsrRes,
+    ) {
         let unsolicited = match &self.record.stage {
             Stage::AwaitCsr(_) => false,
             Stage::AwaitCert(stage) => stage.csr.unsolicited,

@@ -11,8 +11,11 @@ use super::{
 use crate::{
     reason::Reason,
     schedule::{Stamp, Tick},
-    wire::{CertificateId, CertificateMessage, CsrReq, KeyDigest, Kind, Mid, RotationId, Verdict},
-    x509,
+    wire::{
+        AckName, CertificateId, CertificateMessage, CsrReq, KeyDigest, Kind, Mid, RotationId,
+        Verdict,
+    },
+    x509::{self, CommonNameRule},
 };
 
 /// A request without a rotation id that comes sooner after the end of a rotation repeats it.
@@ -127,10 +130,12 @@ impl Child {
     /// A certificate for the key that waits.
     fn on_fitting_certificate(&mut self, scene: &mut Scene<'_>, message: &CertificateMessage) {
         let settings = scene.settings;
+        // What the core is called to its nucleus and the cloud is not the CN's business.
+        let rule = if scene.is_core() { CommonNameRule::Any } else { settings.common_name };
         let accepted = x509::accept_certificate(
             &message.chain,
             scene.name,
-            settings.common_name,
+            rule,
             scene.now.wall,
             settings.anchors.as_ref(),
         );
@@ -142,6 +147,12 @@ impl Child {
                 return self.report(scene, reason, Some(id));
             }
         };
+        if !matches!(message.certificate, AckName::Bare)
+            && message.certificate != AckName::Named(facts.id)
+        {
+            // That it is the SHA-256 of the DER is how AWS does it, and promised nowhere.
+            self.refuse(scene, Side::Cloud, Reason::OddCertificateId);
+        }
         let csr = match &self.record.stage {
             Stage::AwaitAck(held) if held.certificate == facts.id => {
                 return self.on_same_certificate(scene);

@@ -86,10 +86,7 @@ impl Relay {
         if header.mid.is_some_and(|mid| self.local.recent.contains(mid)) {
             return Err(dropped(Reason::BridgeLoop));
         }
-        if name == self.settings.core && kind != Kind::Result {
-            return Err(dropped(Reason::ReservedName));
-        }
-        if name != self.settings.core && !self.serves(&name) {
+        if !self.serves(&name) {
             return Err(dropped(Reason::NotServed));
         }
         if kind == Kind::CsrReq && message.retain {
@@ -159,6 +156,7 @@ impl Relay {
     /// lately, is served; another is tried.
     fn on_request(&mut self, now: Now, name: &ThingName, request: CsrReq, out: &mut Outcome) {
         let is_ours = request.header.core.is_some()
+            || *name == self.settings.core
             || self.settings.children.names(name)
             || self.children.contains_key(name);
         if !is_ours {

@@ -23,6 +23,7 @@ mod from_cloud;
 mod intake;
 mod local;
 mod outbox;
+mod own;
 mod pace;
 mod queues;
 mod reconfigure;
@@ -43,7 +44,7 @@ use local::Local;
 use pace::Turns;
 
 pub use cloud::CloudState;
-pub use event::{Content, Effect, Event, Lost, Note, Outcome, Outgoing, Side, Weight};
+pub use event::{Content, Effect, Event, ForCore, Lost, Note, Outcome, Outgoing, Side, Weight};
 pub use record::{
     AwaitAck, AwaitCert, AwaitCsr, Body, Csr, Done, Notice, Occurred, Outbox, Outcome as Ended,
     REMEMBERED, Reached, Record, Says, Snapshot, Stage, Write,
@@ -83,6 +84,8 @@ pub struct Relay {
     agenda: BTreeSet<(Tick, ThingName)>,
     to_cloud: BTreeSet<(Rank, ThingName)>,
     to_floor: BTreeSet<(Tick, ThingName)>,
+    /// Something is due to the core itself.
+    core_is_due: bool,
     cloud: Cloud,
     local: Local,
     counters: Counters,
@@ -116,6 +119,7 @@ impl Relay {
             agenda: BTreeSet::new(),
             to_cloud: BTreeSet::new(),
             to_floor: BTreeSet::new(),
+            core_is_due: false,
             cloud: Cloud::new(),
             local: Local::default(),
             counters: Counters::default(),
@@ -167,6 +171,7 @@ impl Relay {
             }
             Event::StoreLost => self.on_store_lost(now, out),
             Event::StoreFull => self.full_until = Some(now.tick + FULL_FOR),
+            Event::Own(say) => self.on_own(now, say, out),
             Event::Wakeup => {}
         }
         self.advance(now, out);
@@ -341,8 +346,7 @@ impl Relay {
         }
     }
 
-    /// What is under way for a device that is not served any more ends; under the core's own name
-    /// nothing is under way.
+    /// What is under way for a device that is not served any more ends.
     fn leave_alone(&mut self, now: Now, out: &mut Outcome) {
         let others: Vec<ThingName> = self
             .children
@@ -360,9 +364,9 @@ impl Relay {
         }
     }
 
-    /// Whether the device is one of ours, by its name.
+    /// Whether the device is one of ours, by its name; the core itself is.
     fn serves(&self, name: &ThingName) -> bool {
-        *name != self.settings.core && self.settings.children.serves(name)
+        *name == self.settings.core || self.settings.children.serves(name)
     }
 
     /// All records are gone: the cloud is to hear of it under the core's own name.

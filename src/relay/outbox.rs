@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     child::{Child, Repeat, Scene},
-    event::{Content, Side, Weight},
+    event::{Content, Effect, ForCore, Side, Weight},
     record::{Notice, Outbox, Reached, Says},
 };
 use crate::{
@@ -199,6 +199,12 @@ impl Child {
     pub fn on_notice_verdict(&mut self, scene: &mut Scene<'_>, about: Kind, verdict: &Verdict) {
         let slot = if about == Kind::CrtAck { Slot::Ack } else { Slot::Err };
         if verdict.ok {
+            if let Some(Says::Acked { certificate, .. }) =
+                slot.notice(&self.record.outbox).map(|notice| &notice.says)
+                && scene.is_core()
+            {
+                scene.out.then.push(Effect::Core(ForCore::Settled(*certificate)));
+            }
             self.end_notice(scene, slot, Weight::Step, Reason::Settled);
         } else if verdict.is_final {
             self.end_notice(scene, slot, Weight::Alarm, Reason::CloudRefused);

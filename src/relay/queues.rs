@@ -26,6 +26,7 @@ impl Relay {
         let probe = self.cloud.on_time(now.tick, &self.settings, &mut self.rng);
         let barrier = self.local.on_time(now.tick, &self.settings.core, &mut self.rng);
         out.then.extend(probe.into_iter().chain(barrier));
+        self.pump_core(now, out);
         // The floor first: a certificate that is to be confirmed makes work for the cloud.
         self.pump_floor(now, out);
         self.pump_cloud(now, out);
@@ -82,8 +83,20 @@ impl Relay {
                 self.cloud.out.insert(outgoing.copy, name);
             }
             Effect::Verify { .. } => self.cloud.checking += 1,
-            Effect::Ack(..) | Effect::Reconnect(_) | Effect::Note(_) => {}
+            Effect::Ack(..) | Effect::Core(_) | Effect::Reconnect(_) | Effect::Note(_) => {}
         }
+    }
+
+    /// The core itself needs no link to hear what is for it.
+    fn pump_core(&mut self, now: Now, out: &mut Outcome) {
+        if !std::mem::take(&mut self.core_is_due) {
+            return;
+        }
+        let core = self.settings.core.clone();
+        let cloud_is_up = self.cloud.state == super::CloudState::Up;
+        let effect =
+            self.with_child(now, &core, out, |core, scene| core.send_core(scene, cloud_is_up));
+        out.then.extend(effect.flatten());
     }
 
     fn pump_floor(&mut self, now: Now, out: &mut Outcome) {
@@ -122,7 +135,10 @@ impl Relay {
     pub(super) fn reschedule(&mut self, name: &ThingName, now: Now) {
         if let Some(child) = self.children.get_mut(name) {
             let agenda = child.next_tick(now, &self.settings);
-            let (cloud, local) = (child.cloud_rank(now.tick), child.local_rank(now.tick));
+            let (cloud, mut local) = (child.cloud_rank(now.tick), child.local_rank(now.tick));
+            if *name == self.settings.core {
+                self.core_is_due = local.take().is_some();
+            }
             let live = &mut child.live;
             replan(&mut self.agenda, &mut live.agenda, agenda, name);
             replan(&mut self.to_cloud, &mut live.cloud_rank, cloud, name);

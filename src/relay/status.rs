@@ -75,6 +75,13 @@ impl Child {
 impl Relay {
     /// A row for each child, in the order of their names.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.children.iter().map(|(name, child)| child.row(name))
+        let children = self.children.iter().filter(|(name, _)| **name != self.settings.core);
+        children.map(|(name, child)| child.row(name))
+    }
+
+    /// The row of the core itself, if there is anything of it.
+    pub fn core(&self) -> Option<Row<'_>> {
+        let (name, core) = self.children.get_key_value(&self.settings.core)?;
+        Some(core.row(name))
     }
 }

@@ -105,6 +105,9 @@ impl Gateway {
             Err(error) => return self.on_store_error(error),
         };
         let before = self.take_core();
+        if before.failed {
+            self.relay_forgets();
+        }
         start.snapshot.seen.into_iter().for_each(|time| self.clock.seen(time));
         let (now, seed) = (self.clock.now(), self.rng.u64(..));
         let mut batch = Outcome::default();
@@ -113,6 +116,7 @@ impl Gateway {
         relay.count_on(before.counters);
         tracing::info!(children = relay.children(), "ready");
         self.core = Core::Works(Box::new(Working { relay, batch, events: 0, in_flight: None }));
+        self.own.listen(&self.config.work_dir);
         if let Some(file) = start.set_aside {
             tracing::error!(file = %file.display(), "the store was damaged and is set aside");
             self.report.set_aside(&file);

@@ -39,6 +39,7 @@ impl Gateway {
                     });
                     self.completed.push_back(Event::Verified { child, key, outcome });
                 }
+                Effect::Core(what) => self.for_core(what, body),
                 Effect::Reconnect(side) => {
                     tracing::warn!(link = %side, "takes messages and delivers none: it is to connect anew");
                     self.command(side, LinkCommand::Reconnect).await?;

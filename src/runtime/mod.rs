@@ -11,6 +11,7 @@ mod clock;
 mod core;
 mod effects;
 mod options;
+mod own;
 mod poison;
 mod report;
 
@@ -22,20 +23,25 @@ use std::{
 };
 
 use aws_greengrass_ipc::Client;
-use tokio::{sync::mpsc::Receiver, time::sleep};
+use tokio::{
+    sync::{mpsc::Receiver, watch},
+    time::sleep,
+};
 
 use self::{
     clock::Clock,
     core::{Before, Core},
+    own::{Own, OwnTurn},
     poison::{Handled, Suspects},
     report::{Journal, Report},
 };
 use crate::{
     config::{Change, Config},
+    expiry::Warning,
     links::{Link, LinkCommand, LinkEvent, mqtt::MqttError},
     nucleus::{self, News, Prewarm, Told},
     reason::Reason,
-    relay::{Event, Side},
+    relay::{Event, Note, Side, Weight},
     store::{Answer, Options, StoreError, StoreThread},
 };
 
@@ -112,6 +118,7 @@ struct Gateway {
     local: Link,
     cloud: Link,
     nucleus: Option<Beside>,
+    own: Own,
     set_level: Box<dyn Fn(tracing::Level)>,
     core: Core,
     /// How often the store failed since a commit succeeded.
@@ -136,6 +143,7 @@ enum Turn {
     Link(Side, Option<LinkEvent>),
     News(News),
     Told(Told),
+    Own(OwnTurn),
     TimeToOpen,
     TimeToReport,
 }
@@ -148,13 +156,15 @@ impl Gateway {
         let mut store = StoreThread::spawn(store).map_err(RuntimeError::Thread)?;
         let local = options::local(&config, client.as_ref())?;
         let cloud = options::cloud(&config, client.as_ref())?;
+        let (critical, is_critical) = watch::channel(false);
+        let own = Own::new(&config, client.clone(), clock.tick(), critical);
         let nucleus = client.map(|client| Beside {
-            news: nucleus::live(client.clone(), follow_settings),
+            news: nucleus::live(client.clone(), follow_settings, is_critical),
             prewarm: Prewarm::new(client),
         });
         store.open().expect("a store that was just started is not busy");
         let report = Report::new(&config, clock.reading());
-        Ok(Self {
+        let mut gateway = Self {
             config,
             clock,
             rng: fastrand::Rng::new(),
@@ -162,6 +172,7 @@ impl Gateway {
             local,
             cloud,
             nucleus,
+            own,
             set_level,
             core: Core::Opening(Before::default()),
             failures: 0,
@@ -169,7 +180,9 @@ impl Gateway {
             suspects: Suspects::default(),
             journal: Journal::default(),
             report,
-        })
+        };
+        gateway.begin_own();
+        Ok(gateway)
     }
 
     /// Waits for something to happen, and does all that follows at once.
@@ -185,10 +198,13 @@ impl Gateway {
             }
             Turn::News(news) => self.on_news(news).await?,
             Turn::Told(told) => self.on_told(told).await?,
+            Turn::Own(turn) => self.on_own_turn(turn).await?,
             Turn::TimeToOpen => self.reopen(),
             Turn::TimeToReport => self.write_report(false),
         }
-        self.submit().await
+        self.submit().await?;
+        self.look_around();
+        Ok(())
     }
 
     async fn next(&mut self) -> Turn {
@@ -197,7 +213,16 @@ impl Gateway {
         {
             return Turn::Happened(event);
         }
+        if matches!(self.core, Core::Works(_))
+            && self.takes_events()
+            && let Some(event) = self.own.word()
+        {
+            return Turn::Happened(event);
+        }
         let takes = self.takes_events();
+        let takes_more = takes && !self.own.drains();
+        let now = self.clock.now();
+        let own = self.own.wakeup(now).map(|tick| self.clock.until(tick));
         let to_report = self.report_in();
         let wakeup = self.wakeup_in();
         let opens = match self.core {
@@ -208,8 +233,9 @@ impl Gateway {
             biased;
             answer = self.store.answer() => Turn::Answered(answer),
             turn = beside(&mut self.nucleus), if takes => turn,
-            event = self.local.events.recv(), if takes => Turn::Link(Side::Local, event),
-            event = self.cloud.events.recv(), if takes => Turn::Link(Side::Cloud, event),
+            turn = self.own.next(own) => Turn::Own(turn),
+            event = self.local.events.recv(), if takes_more => Turn::Link(Side::Local, event),
+            event = self.cloud.events.recv(), if takes_more => Turn::Link(Side::Cloud, event),
             () = sleep(wakeup.unwrap_or_default()), if takes && wakeup.is_some() => {
                 Turn::Happened(Event::Wakeup)
             }
@@ -297,12 +323,16 @@ impl Gateway {
                 if let Some(beside) = &mut self.nucleus {
                     beside.prewarm.on_nucleus(nucleus);
                 }
+                self.own.on_nucleus(nucleus);
                 self.report.nucleus(nucleus.into());
             }
             News::Settings(config) => self.on_settings(*config).await?,
             News::Refused(error) => {
                 tracing::error!(%error, "the new settings change nothing");
                 self.report.refused(&error);
+            }
+            News::Deployment { is_under_way } => {
+                self.own.on_deployment(is_under_way, self.clock.tick());
             }
             News::Rejected => return Err(nucleus::Rejected.into()),
         }
@@ -318,6 +348,7 @@ impl Gateway {
         (self.set_level)(config.log.level);
         self.report.configured(needs_restart);
         self.config = config;
+        self.own.reconfigure(&self.config);
         let settings = self.config.relay.clone();
         let unconfirmed = LinkCommand::Unconfirmed(settings.unconfirmed);
         self.command(Side::Cloud, unconfirmed).await?;
@@ -357,7 +388,12 @@ impl Gateway {
             Core::Works(working) => Some(&working.relay),
             Core::Opening(_) | Core::Waiting(..) => None,
         };
-        self.report.write(&self.config.work_dir, &mut self.clock, relay, ended);
+        let core = Some(self.own.status(self.clock.now()));
+        let dir = &self.config.work_dir;
+        let warnings = self.report.write(dir, &mut self.clock, relay, core, ended);
+        for warning in warnings {
+            self.journal.log(&expires(warning), self.clock.tick());
+        }
     }
 
     /// Ends in order: the commit in flight is finished and acknowledged; what was only in the batch
@@ -375,6 +411,18 @@ impl Gateway {
             tracing::warn!(%error, "ending all the same");
         }
         Ok(())
+    }
+}
+
+fn expires(warning: Warning) -> Note {
+    let Warning { thing, not_after, level } = warning;
+    Note {
+        weight: Weight::Refused,
+        side: None,
+        child: Some(thing),
+        state: "none",
+        reason: Reason::ExpiresSoon,
+        detail: Some(format!("{level}: {not_after}")),
     }
 }
 

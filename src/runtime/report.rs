@@ -5,12 +5,13 @@ use std::{collections::HashMap, path::Path, time::Duration};
 use super::clock::Clock;
 use crate::{
     config::{CloudLink, Config, ConfigError, LocalLink},
+    expiry::{Expiry, Warning, Watch},
     reason::Reason,
     relay::{CloudState, Note, Relay, Side, Weight},
     schedule::{Tick, Timestamp},
     status::{
-        self, ClientDevices, Counters, LinkKind, LinkState, LinkStatus, Links, Nucleus, Row,
-        RowState, Store, StoreFailing, Summary,
+        self, ClientDevices, CoreStatus, Counters, LinkKind, LinkState, LinkStatus, Links, Nucleus,
+        Row, RowState, Store, StoreFailing, Summary,
     },
     wire::ThingName,
 };
@@ -74,6 +75,7 @@ pub(super) struct Report {
     local: Standing,
     cloud: Standing,
     store: Store,
+    watch: Watch,
     written: Option<Tick>,
     changed: bool,
 }
@@ -124,6 +126,7 @@ impl Report {
             local: Standing::new(local),
             cloud: Standing::new(cloud),
             store: Store::default(),
+            watch: Watch::default(),
             written: None,
             changed: true,
         }
@@ -168,18 +171,27 @@ impl Report {
         (written + pause) - now
     }
 
-    /// Writes the snapshot.
+    /// Writes the snapshot. Returns who is to be warned of.
     pub(super) fn write(
         &mut self,
         dir: &Path,
         clock: &mut Clock,
         relay: Option<&Relay>,
+        core: Option<CoreStatus>,
         ended: bool,
-    ) {
+    ) -> Vec<Warning> {
         let now = clock.now();
         self.written = Some(now.tick);
         self.changed = false;
         self.observe(relay, now.wall);
+        let soon = |until: Option<Timestamp>| Expiry::of(until?, now.wall?);
+        let own = core.as_ref().and_then(|core| core.not_after);
+        let core = core.map(|core| CoreStatus { expiry: soon(own), ..core });
+        let devices = relay.into_iter().flat_map(Relay::rows);
+        let known = devices.filter_map(|row| Some((row.child, row.not_after?)));
+        let known: Vec<_> = known.chain(own.map(|until| (&self.core, until))).collect();
+        let expire_soon = known.iter().filter(|(_, until)| soon(Some(*until)).is_some()).count();
+        let warnings = now.wall.map(|wall| self.watch.look(wall, known)).unwrap_or_default();
         let summary = Summary {
             version: status::VERSION,
             written_at: clock.reading(),
@@ -193,15 +205,19 @@ impl Report {
             restart_needed: self.needs_restart.iter().map(|key| (*key).to_owned()).collect(),
             configuration_refused: self.refused.clone(),
             client_devices: self.client_devices,
+            core_certificate: core,
+            expire_soon: now.wall.map(|_| expire_soon as u64),
             links: Links { local: self.local.status(), cloud: self.cloud.status() },
             store: self.store.clone(),
             counters: counters(relay),
             totals: totals(relay),
         };
         let rows = relay.into_iter().flat_map(Relay::rows).filter_map(row);
+        let rows = rows.map(|row| Row { expiry: soon(row.expires), ..row });
         if let Err(error) = status::write(dir, &summary, rows) {
             tracing::warn!(%error, "the status snapshot can't be written");
         }
+        warnings
     }
 
     fn observe(&mut self, relay: Option<&Relay>, wall: Option<Timestamp>) {
@@ -252,6 +268,7 @@ fn row(row: crate::relay::Row<'_>) -> Option<Row> {
         since: row.since,
         attempts: row.attempts,
         expires: row.not_after,
+        expiry: None,
         reason: row.reason,
         notices: row.notices,
     })
@@ -294,10 +311,10 @@ mod tests {
         let mut clock = Clock::start(ClockTrust::Never);
         let mut report = Report::new(&config, clock.reading());
         let mut tell = |step: &&dyn Fn(&mut Report)| {
-            report.write(dir.path(), &mut clock, None, false);
+            report.write(dir.path(), &mut clock, None, None, false);
             step(&mut report);
             assert!(report.due_in(clock.tick(), 0) <= SNAPSHOTS_APART, "it is told soon");
-            report.write(dir.path(), &mut clock, None, false);
+            report.write(dir.path(), &mut clock, None, None, false);
             status::read(dir.path()).expect("written").summary
         };
         steps.iter().map(&mut tell).collect()

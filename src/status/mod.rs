@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "the snapshot's file is this module's own")]
 #![expect(clippy::disallowed_types, reason = "the snapshot's file is this module's own")]
 
+mod core;
 mod render;
 mod time;
 
@@ -23,12 +24,13 @@ use std::{
 
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use render::{Freshness, render};
+pub use core::{CoreComplaint, CoreEnded, CoreFiles, CoreStatus};
+pub use render::{Freshness, render, render_core};
 
-use crate::{reason::Reason, schedule::Timestamp, wire::ThingName};
+use crate::{expiry::Expiry, reason::Reason, schedule::Timestamp, wire::ThingName};
 
 /// The shape of the snapshot; a reader refuses any other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A snapshot older than this is stale. Who writes it does so well more often, even if nothing
 /// has changed.
@@ -86,6 +88,13 @@ pub struct Summary {
     /// are told; `None`: it has not been asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_devices: Option<ClientDevices>,
+    /// The core's own certificate; `None`: it is not rotated here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core_certificate: Option<CoreStatus>,
+    /// How many things' certificates, the core's among them, expire within 30 days or have expired;
+    /// `None`: no clock could be trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expire_soon: Option<u64>,
     /// The two links.
     pub links: Links,
     /// The store.
@@ -249,6 +258,9 @@ pub struct Row {
     /// the one in use, as far as anyone said.
     #[serde(with = "time::option", default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
+    /// How soon that is; `None`: not soon, or no clock could be trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<Expiry>,
     /// The last reason that was met for this child.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,

@@ -10,10 +10,10 @@ use std::{
 };
 
 use super::{
-    ClientDevices, Counters, LinkKind, LinkState, LinkStatus, Nucleus, Row, RowState, STALE_AFTER,
-    StatusSnapshot, Store, Summary,
+    ClientDevices, CoreEnded, CoreFiles, CoreStatus, Counters, LinkKind, LinkState, LinkStatus,
+    Nucleus, Row, RowState, STALE_AFTER, StatusSnapshot, Store, Summary,
 };
-use crate::{schedule::Timestamp, wire::escape};
+use crate::{expiry::Expiry, install::Generation, schedule::Timestamp, wire::escape};
 
 /// Whether a snapshot still says how things are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,10 @@ pub fn render(
         writeln!(out, "WARNING: {warning}\n")?;
     }
     header(out, &snapshot.summary, now)?;
+    if let Some(core) = &snapshot.summary.core_certificate {
+        writeln!(out)?;
+        render_core(out, core, now)?;
+    }
     counters(out, &snapshot.summary)?;
     children(out, &snapshot.children, now)
 }
@@ -93,7 +97,65 @@ fn header(out: &mut impl Write, summary: &Summary, now: Timestamp) -> fmt::Resul
         .iter()
         .map(|state| format!("{} {}", summary.totals.get(state).unwrap_or(&0), state.as_str()))
         .collect();
-    writeln!(out, "children  {total}: {}", by_state.join(", "))
+    writeln!(out, "children  {total}: {}", by_state.join(", "))?;
+    match summary.expire_soon {
+        None | Some(0) => Ok(()),
+        Some(count) => writeln!(out, "expiry    WARNING: {count} expired, or within 30 days"),
+    }
+}
+
+/// Writes how the core's own certificate stands.
+pub fn render_core(out: &mut impl Write, core: &CoreStatus, now: Timestamp) -> fmt::Result {
+    let stage = printable(&core.stage);
+    write!(out, "core      {stage}{}", since(core.since, now))?;
+    match &core.waits_for {
+        None => writeln!(out)?,
+        Some(what) => writeln!(out, ", waits for {}", printable(what))?,
+    }
+    if let Some(blocked) = &core.blocked {
+        writeln!(out, "blocked   {}: {}", blocked.code, printable(&blocked.detail))?;
+    }
+    credential(out, core)?;
+    if let Some(ended) = &core.ended {
+        writeln!(out, "last      {}", last(ended, now))?;
+    }
+    if core.restarts_within_a_day > 0 {
+        writeln!(out, "restarts  {} within a day", core.restarts_within_a_day)?;
+    }
+    core.flags.iter().try_for_each(|flag| writeln!(out, "flag      {flag}: {}", flag.explain()))
+}
+
+/// The pair in use.
+fn credential(out: &mut impl Write, core: &CoreStatus) -> fmt::Result {
+    if let Some(id) = &core.certificate {
+        writeln!(out, "in use    {id}")?;
+    }
+    if let Some(until) = core.not_after {
+        writeln!(out, "until     {}", expires(until, core.expiry))?;
+    }
+    if let Some(CoreFiles { certificate, key, source }) = &core.files {
+        let shown = |path: &std::path::Path| printable(&path.to_string_lossy());
+        writeln!(out, "cert      {}", shown(certificate))?;
+        writeln!(out, "key       {}", shown(key))?;
+        writeln!(out, "found by  {}", printable(source))?;
+    }
+    let kept = if core.keeps_old_pair { ", the pair before is kept" } else { "" };
+    match core.generation {
+        Some(Generation(number)) => writeln!(out, "pair      generation {number}{kept}"),
+        None => writeln!(out, "pair      plain files{kept}"),
+    }
+}
+
+fn last(ended: &CoreEnded, now: Timestamp) -> String {
+    let when = ended.at.map_or_else(String::new, |at| format!(", {} ago", ago(now - at)));
+    match &ended.failed {
+        None => format!("ok{when}"),
+        Some(why) => format!("FAILED{when}: {}: {}", why.code, printable(&why.detail)),
+    }
+}
+
+fn expires(until: Timestamp, soon: Option<Expiry>) -> String {
+    soon.map_or_else(|| until.to_string(), |soon| format!("{until} ({soon})"))
 }
 
 const PUBSUB: &str = "any component with a pubsub policy can speak for any child";
@@ -191,7 +253,7 @@ fn children(out: &mut impl Write, children: &[Row], now: Timestamp) -> fmt::Resu
             row.state.as_str().to_owned(),
             or_dash(row.since.map(|since| ago(now - since))),
             row.attempts.to_string(),
-            or_dash(row.expires.map(|expires| expires.to_string())),
+            or_dash(row.expires.map(|until| expires(until, row.expiry))),
             or_dash(row.reason.map(|reason| reason.to_string())),
             row.notices.to_string(),
         ]

@@ -23,6 +23,8 @@ fn summary() -> Summary {
         restart_needed: vec![],
         configuration_refused: None,
         client_devices: None,
+        core_certificate: None,
+        expire_soon: None,
         links: Links {
             local: LinkStatus {
                 kind: LinkKind::Mqtt,
@@ -81,6 +83,7 @@ fn row(child: &str) -> Row {
         since: Some(at("2026-11-23T09:30:00Z")),
         attempts: 4,
         expires: None,
+        expiry: None,
         reason: Some(Reason::Requested),
         notices: 0,
     }
@@ -137,8 +140,8 @@ fn what_is_no_snapshot_of_ours_is_told_apart() {
         fs::write(dir.path().join(FILE), text).expect("written");
         read(dir.path()).unwrap_err()
     };
-    assert!(matches!(read_of("{\"version\":1}"), StatusError::OtherVersion { found: 1, .. }));
-    assert!(matches!(read_of("{\"version\":2}"), StatusError::Malformed { .. }));
+    assert!(matches!(read_of("{\"version\":2}"), StatusError::OtherVersion { found: 2, .. }));
+    assert!(matches!(read_of("{\"version\":3}"), StatusError::Malformed { .. }));
     assert!(matches!(read_of("no"), StatusError::Malformed { .. }));
     fs::remove_file(dir.path().join(FILE)).expect("removed");
     assert!(matches!(read(dir.path()), Err(StatusError::Missing { .. })));
@@ -245,5 +248,145 @@ fn what_client_device_auth_says_is_shown_in_words() {
         assert_eq!(serde_json::to_value(says).expect("serialises"), word);
         let shown = text_of(Summary { client_devices: Some(says), ..summary() });
         assert!(shown.contains(text), "{shown}");
+    }
+}
+
+/// A core whose certificate is about to be switched, with all that may be said of it.
+fn core() -> CoreStatus {
+    let complaint = |code, detail: &str| CoreComplaint { code, detail: detail.into() };
+    CoreStatus {
+        stage: "await-window".into(),
+        since: Some(at("2026-11-23T09:30:00Z")),
+        waits_for: Some("its window, Sun 02:00-04:00\u{1b}".into()),
+        files: Some(CoreFiles {
+            certificate: "/greengrass/v2/thingCert.crt".into(),
+            key: "/greengrass/v2/priv\nKey.key".into(),
+            source: "config.tlog".into(),
+        }),
+        certificate: Some("ab".repeat(32).parse().expect("an id")),
+        not_after: Some(at("2026-12-01T00:00:00Z")),
+        expiry: Some(Expiry::FourteenDays),
+        generation: Some(crate::install::Generation(3)),
+        keeps_old_pair: true,
+        ended: Some(CoreEnded {
+            at: Some(at("2026-11-22T12:00:00Z")),
+            failed: Some(complaint(Reason::ProbeRefused, "5 times in 10m\u{1b}[2J")),
+        }),
+        blocked: Some(complaint(Reason::NoSpace, "12 bytes are left\n")),
+        restarts_within_a_day: 2,
+        flags: vec![Reason::ProbeNotPermitted],
+    }
+}
+
+/// The least that may be said of a core.
+fn quiet_core() -> CoreStatus {
+    CoreStatus {
+        stage: "idle".into(),
+        since: None,
+        waits_for: None,
+        files: None,
+        certificate: None,
+        not_after: None,
+        expiry: None,
+        generation: None,
+        keeps_old_pair: false,
+        ended: None,
+        blocked: None,
+        restarts_within_a_day: 0,
+        flags: vec![],
+    }
+}
+
+#[test]
+fn the_text_shows_how_the_core_stands_between_the_gateway_and_the_children() {
+    let text = text_of(Summary { core_certificate: Some(core()), ..summary() });
+    let (_, section) = text.split_once("1 done\n\n").expect("after the header");
+    let (section, rest) = section.split_once("\n\n").expect("a section of its own");
+    assert!(rest.starts_with("reason "), "{rest}");
+    assert_eq!(
+        section,
+        r"core      await-window for 2h 30m, waits for its window, Sun 02:00-04:00\u{1b}
+blocked   no-space: 12 bytes are left\n
+in use    abababababababababababababababababababababababababababababababab
+until     2026-12-01T00:00:00Z (within 14 days)
+cert      /greengrass/v2/thingCert.crt
+key       /greengrass/v2/priv\nKey.key
+found by  config.tlog
+pair      generation 3, the pair before is kept
+last      FAILED, 1d 0h ago: probe-refused: 5 times in 10m\u{1b}[2J
+restarts  2 within a day
+flag      probe-not-permitted: No probe is permitted; the core's new certificate is installed unproven."
+    );
+}
+
+#[test]
+fn of_a_core_of_which_nothing_is_known_no_more_is_shown_than_that() {
+    let shown = |core: &CoreStatus| {
+        let mut text = String::new();
+        render_core(&mut text, core, summary().written_at).expect("a string takes all");
+        text
+    };
+    assert_eq!(shown(&quiet_core()), "core      idle\npair      plain files\n");
+    let ended = CoreEnded { at: None, failed: None };
+    let ended = shown(&CoreStatus { ended: Some(ended), ..quiet_core() });
+    assert!(ended.ends_with("\nlast      ok\n"), "{ended}");
+}
+
+#[test]
+fn the_core_reads_back_as_it_was_written_in_stable_words() {
+    for core in [core(), quiet_core()] {
+        let summary = Summary { core_certificate: Some(core), expire_soon: Some(7), ..summary() };
+        let json = serde_json::to_value(&summary).expect("serialises");
+        assert_eq!(serde_json::from_value::<Summary>(json).expect("reads back"), summary);
+    }
+    let json = serde_json::to_value(core()).expect("serialises");
+    let expected = serde_json::json!({
+        "stage": "await-window",
+        "since": "2026-11-23T09:30:00Z",
+        "waitsFor": "its window, Sun 02:00-04:00\u{1b}",
+        "files": {
+            "certificate": "/greengrass/v2/thingCert.crt",
+            "key": "/greengrass/v2/priv\nKey.key",
+            "source": "config.tlog",
+        },
+        "certificate": "ab".repeat(32),
+        "notAfter": "2026-12-01T00:00:00Z",
+        "expiry": "14-days",
+        "generation": 3,
+        "keepsOldPair": true,
+        "ended": {
+            "at": "2026-11-22T12:00:00Z",
+            "failed": {"code": "probe-refused", "detail": "5 times in 10m\u{1b}[2J"},
+        },
+        "blocked": {"code": "no-space", "detail": "12 bytes are left\n"},
+        "restartsWithinADay": 2,
+        "flags": ["probe-not-permitted"],
+    });
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn what_expires_soon_is_counted_and_marked() {
+    let soon = Row {
+        expires: Some(at("2026-11-25T00:00:00Z")),
+        expiry: Some(Expiry::ThreeDays),
+        ..row("pump-1")
+    };
+    let gone = Row { expiry: Some(Expiry::Expired), ..soon.clone() };
+    assert_eq!(serde_json::to_value(&soon).expect("serialises")["expiry"], "3-days");
+    let summary = Summary { expire_soon: Some(2), ..summary() };
+    let snapshot = StatusSnapshot { summary, children: vec![soon, gone] };
+    let mut text = String::new();
+    let now = snapshot.summary.written_at;
+    render(&mut text, &snapshot, now, Freshness::Fresh).expect("a string takes all");
+    assert!(text.contains("\nexpiry    WARNING: 2 expired, or within 30 days\n"), "{text}");
+    assert!(text.contains(" 2026-11-25T00:00:00Z (within 3 days)  requested "), "{text}");
+    assert!(text.contains(" 2026-11-25T00:00:00Z (EXPIRED)        requested "), "{text}");
+}
+
+#[test]
+fn when_nothing_expires_soon_nothing_is_said_of_it() {
+    for count in [None, Some(0)] {
+        assert!(!text_of(Summary { expire_soon: count, ..summary() }).contains("expiry"));
     }
 }

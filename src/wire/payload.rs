@@ -130,6 +130,8 @@ pub struct CertificateMessage {
     pub chain: Vec<Vec<u8>>,
     /// The certificate is not to be handed over before this.
     pub hold_until: Option<Timestamp>,
+    /// What the cloud calls the certificate.
+    pub certificate: AckName,
 }
 
 impl CertificateMessage {
@@ -142,19 +144,20 @@ impl CertificateMessage {
             .filter(|pem| pem.tag() == "CERTIFICATE")
             .map(Pem::into_contents)
             .collect();
-        let hold_until = object(payload).ok().and_then(|fields| time(&fields, "holdUntil"));
+        let fields = object(payload).unwrap_or_default();
+        let (hold_until, certificate) = (time(&fields, "holdUntil"), ack_name(&fields));
         match chain.len() {
             0 => Err(PayloadError::BadPem),
-            1..=MAX_CHAIN => Ok(Self { header, chain, hold_until }),
+            1..=MAX_CHAIN => Ok(Self { header, chain, hold_until, certificate }),
             count => Err(PayloadError::TooManyCertificates { count }),
         }
     }
 }
 
-/// Which certificate an ack names.
+/// Which certificate a message names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckName {
-    /// None: the ack says no more than that some certificate works.
+    /// None: an ack says no more than that some certificate works.
     Bare,
     /// This one.
     Named(CertificateId),
@@ -185,11 +188,7 @@ impl CrtAck {
     /// Reads a payload; `{}` is a bare ack.
     pub fn parse(payload: &[u8]) -> Result<Self, PayloadError> {
         let fields = object(payload)?;
-        let certificate = match fields.get("certificateId") {
-            None | Some(Value::Null) => AckName::Bare,
-            Some(_) => parsed(&fields, "certificateId").map_or(AckName::Unreadable, AckName::Named),
-        };
-        Ok(Self { header: Header::of(&fields), certificate })
+        Ok(Self { header: Header::of(&fields), certificate: ack_name(&fields) })
     }
 }
 
@@ -270,6 +269,13 @@ pub fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+fn ack_name(fields: &Map<String, Value>) -> AckName {
+    match fields.get("certificateId") {
+        None | Some(Value::Null) => AckName::Bare,
+        Some(_) => parsed(fields, "certificateId").map_or(AckName::Unreadable, AckName::Named),
+    }
 }
 
 fn object(payload: &[u8]) -> Result<Map<String, Value>, PayloadError> {

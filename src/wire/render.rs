@@ -24,6 +24,8 @@ struct Out<'a> {
     certificate_id: Option<CertificateId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ack: Option<AckProof>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unsolicited: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_after: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,6 +59,12 @@ pub fn csr_req(header: &Header, not_after: Option<Timestamp>) -> Vec<u8> {
 /// `csr_res`, from the CSR's DER.
 pub fn csr_res(header: &Header, csr: &[u8]) -> Vec<u8> {
     Out { csr: Some(pem_text("CERTIFICATE REQUEST", [csr])), ..Out::new(header) }.bytes()
+}
+
+/// `csr_res` that no request is behind, from the CSR's DER.
+pub fn unsolicited_csr(header: &Header, csr: &[u8]) -> Vec<u8> {
+    let csr = Some(pem_text("CERTIFICATE REQUEST", [csr]));
+    Out { csr, unsolicited: true, ..Out::new(header) }.bytes()
 }
 
 /// `crt`, from the DER of the leaf and what follows it.

@@ -39,6 +39,11 @@ pub fn read_certificate(der: &[u8]) -> Result<CertificateFacts, Refusal> {
     parse(der).map(|certificate| facts(der, &certificate))
 }
 
+/// A certificate's subject as it stands: a DER Name. `bad-certificate` when it can't be read whole.
+pub fn certificate_subject(der: &[u8]) -> Result<Vec<u8>, Refusal> {
+    parse(der).map(|certificate| certificate.subject().as_raw().to_vec())
+}
+
 /// The id of a certificate, whatever its DER holds.
 pub fn certificate_id(der: &[u8]) -> CertificateId {
     CertificateId(sha256(der))

@@ -54,6 +54,7 @@ fn the_policy_for_aws_iot_core_is_what_the_program_uses_and_fits_there() {
         let all = kinds.iter().map(|filter| filter.replace('+', wild)).chain([probe.clone()]);
         used.extend(all.map(|topic| format!("{action} {on}/{topic}")));
     }
+    used.insert("iot:Connect client/CORE#certrelay".to_owned());
     assert_eq!(granted, used);
     let real =
         policy.to_string().replace("REGION", "ap-southeast-1").replace("ACCOUNT", "123456789012");

@@ -274,6 +274,8 @@ fn each_manifest_runs_the_program_of_its_own_architecture_on_either_nucleus() {
             "Platform": {"os": "linux", "architecture": architecture, "runtime": "*"},
             // exec: the nucleus' SIGTERM reaches the program. No Timeout: classic would kill it.
             "Lifecycle": {"run": {
+                // The core's own certificate. Lite takes the word for the flag.
+                "RequiresPrivilege": "true",
                 "Script": format!("exec \"{{artifacts:path}}/certrelay-{arch}\" run"),
             }},
             "Artifacts": [{"Uri": uri, "Permission": {"Read": "OWNER", "Execute": "OWNER"}}],

@@ -35,6 +35,10 @@ macro_rules! under_each_nucleus {
 }
 
 mod component;
+mod core;
+mod core_commands;
+mod core_faults;
+mod core_site;
 mod crowd;
 mod figures;
 mod full;

@@ -117,6 +117,19 @@ impl Cloud {
         }
     }
 
+    /// The next unread uplink from this device, of any kind.
+    pub async fn any_uplink(&mut self, name: &str) -> Seen {
+        loop {
+            if let Some(at) = self.unread.iter().position(|seen| seen.name == name) {
+                return self.unread.remove(at).expect("it is there");
+            }
+            let message = self.peer.receive(DEADLINE).await;
+            let seen = Seen::read(&message.unwrap_or_else(|| panic!("nothing of {name} came")));
+            self.seen.push(seen.clone());
+            self.unread.push_back(seen);
+        }
+    }
+
     /// As [`Cloud::uplink`], but past what says once more what this has returned before.
     pub async fn new_uplink(&mut self, name: &str, kind: &str) -> Seen {
         loop {

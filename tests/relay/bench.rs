@@ -10,11 +10,11 @@ use std::{
 use certrelay::{
     links::{ConnectionId, Delivery, Message, Qos, SendError},
     relay::{
-        Body, Children, Content, Effect, Event, Note, Outcome, Record, Relay, Settings, Side,
-        Snapshot, Write,
+        Body, Children, Content, Effect, Event, ForCore, Note, Outcome, Outgoing, Record, Relay,
+        Settings, Side, Snapshot, Write,
     },
     schedule::{Backoff, Now, Tick, Timestamp},
-    wire::{Header, KeyDigest, Kind, Mid, ThingName, Topics},
+    wire::{CertificateId, Header, KeyDigest, Kind, Mid, ThingName, Topics},
     x509::{self, CommonNameRule},
 };
 use serde_json::Value;
@@ -172,6 +172,12 @@ pub struct Bench {
     pub probes: Vec<Duration>,
     /// When the link to the cloud was told to connect anew.
     pub cures: Vec<Duration>,
+    /// What the core itself was handed, and when.
+    pub for_core: Vec<(Duration, Kind, Vec<u8>)>,
+    pub settled: Vec<CertificateId>,
+    pub withdrawn: Vec<CertificateId>,
+    /// How many of the core's words are durable.
+    pub taken: u32,
     pub barriers: Vec<Mid>,
 }
 
@@ -216,6 +222,10 @@ impl Bench {
             verifies: vec![],
             probes: vec![],
             cures: vec![],
+            for_core: vec![],
+            settled: vec![],
+            withdrawn: vec![],
+            taken: 0,
             barriers: vec![],
         };
         bench.restart();
@@ -341,23 +351,35 @@ impl Bench {
                         queue.push_back(Event::Verified { child, key, outcome });
                     }
                 }
+                Effect::Core(ForCore::Message(outgoing)) => {
+                    let topic = outgoing.topic.clone();
+                    let (_, kind) = self.settings.local_topics.read(&topic).expect("a topic");
+                    let payload = self.payload(outgoing);
+                    self.for_core.push((self.time, kind, payload));
+                }
+                Effect::Core(ForCore::Settled(id)) => self.settled.push(id),
+                Effect::Core(ForCore::Withdrawn(id)) => self.withdrawn.push(id),
+                Effect::Core(ForCore::Taken) => self.taken += 1,
                 Effect::Publish(side, outgoing) => {
-                    let body = match &outgoing.content {
-                        Content::Ready(_) => vec![],
-                        Content::Csr { child, .. } => {
-                            self.disk.body(child, Body::Csr).expect("the CSR is there").clone()
-                        }
-                        Content::Certificate { child, .. } => self
-                            .disk
-                            .body(child, Body::Certificate)
-                            .expect("the certificate is there")
-                            .clone(),
-                    };
-                    let payload = outgoing.content.render(&body).expect("the body is the one");
-                    self.publish(side, outgoing.copy, outgoing.topic, outgoing.qos, payload, queue);
+                    let Outgoing { copy, topic, qos, .. } = outgoing.clone();
+                    let payload = self.payload(outgoing);
+                    self.publish(side, copy, topic, qos, payload, queue);
                 }
             }
         }
+    }
+
+    fn payload(&self, outgoing: Outgoing) -> Vec<u8> {
+        let body = match &outgoing.content {
+            Content::Ready(_) => vec![],
+            Content::Csr { child, .. } => {
+                self.disk.body(child, Body::Csr).expect("the CSR is there").clone()
+            }
+            Content::Certificate { child, .. } => {
+                self.disk.body(child, Body::Certificate).expect("the certificate is there").clone()
+            }
+        };
+        outgoing.content.render(&body).expect("the body is the one")
     }
 
     fn publish(

@@ -11,6 +11,7 @@ pub mod mosquitto;
 pub mod peer;
 pub mod pki;
 pub mod proxy;
+pub mod supervisor;
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -53,6 +54,16 @@ pub fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "a test's files need no atomic writes")]
 pub fn write(path: &Path, content: impl AsRef<[u8]>) {
     std::fs::write(path, content).unwrap_or_else(|why| panic!("write {}: {why}", path.display()));
+}
+
+/// Whether a file in a folder, however deep, holds a text. Links are not followed.
+pub fn holds(folder: &Path, text: &str) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| match path.is_symlink() {
+        true => false,
+        false if path.is_dir() => holds(&path, text),
+        false => std::fs::read(&path).is_ok_and(|all| String::from_utf8_lossy(&all).contains(text)),
+    })
 }
 
 /// A port of 127.0.0.1 that is free now. Below the range that the kernel takes for outgoing

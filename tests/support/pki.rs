@@ -55,7 +55,7 @@ impl Authority {
     /// A new pair for a server on this machine.
     pub fn server(&self) -> Pair {
         let mut params = named("localhost");
-        params.subject_alt_names = LOCAL_NAMES.map(subject_alt_name).to_vec();
+        params.subject_alt_names = local_names();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.issue(&params)
     }
@@ -123,6 +123,11 @@ pub fn named(common_name: &str) -> CertificateParams {
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params
+}
+
+/// The alternative names of a server on this machine.
+pub fn local_names() -> Vec<SanType> {
+    LOCAL_NAMES.map(subject_alt_name).to_vec()
 }
 
 fn subject_alt_name(name: &str) -> SanType {

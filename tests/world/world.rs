@@ -370,7 +370,8 @@ impl World {
             Effect::Note(note) if self.trace => {
                 println!("{} note {:?} {} {}", self.now, note.child, note.state, note.reason);
             }
-            Effect::Ack(Side::Cloud, _) | Effect::Note(_) => {}
+            // Nothing is ever for the core here.
+            Effect::Ack(Side::Cloud, _) | Effect::Core(_) | Effect::Note(_) => {}
             Effect::Reconnect(side) => {
                 assert_eq!(side, Side::Cloud);
                 self.gateways[gateway].deaf = false;

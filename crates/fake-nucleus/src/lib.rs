@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod credentials;
 mod fault;
 mod frame;
+mod home;
 mod hub;
 mod inbox;
 mod message;

@@ -2,18 +2,14 @@
 //!
 //! One connection after the other, each with a client of its own. The classic nucleus forgets its
 //! session when its process starts and keeps it from then on; lite never keeps one. A message is
-//! acknowledged once it was handed over, so that a link that is frozen keeps it in the broker.
+//! acknowledged once it was handed over, so that a link that is frozen keeps it in the broker. With
+//! a pair that is no good there is no connection.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use rumqttc::{
     AckMode, AsyncClient, Event, EventLoop, MqttOptions, Packet, Publish, PublishOptions, QoS,
     SubscribeNoticeError, TlsConfiguration, Transport,
-};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -22,8 +18,8 @@ use tokio::{
 };
 
 use crate::{
-    Message, Mode, Qos, TlsFiles, Upstream,
-    state::{Command, Shared, Wanted},
+    Message, Mode, Qos, Upstream,
+    state::{Command, Pair, Shared, Wanted},
 };
 
 /// The largest packet, either way.
@@ -40,7 +36,6 @@ struct Broker {
     host: String,
     port: u16,
     client_id: String,
-    tls: Option<TlsFiles>,
     mode: Mode,
     unsubscribe: Duration,
     reconnect: Duration,
@@ -53,46 +48,46 @@ type Acknowledged = Option<(u64, bool)>;
 pub(crate) async fn run(upstream: Upstream, nucleus: Shared) {
     let Some(broker) = Broker::new(upstream, &nucleus) else { return };
     let (mut commands, mut wanted) = nucleus.lock().attach();
-    let (mut tls, mut read_in) = (None, None);
     let mut life = None;
     while wanted.wait_for(|wanted| wanted.is_wanted).await.is_ok() {
         let now = *wanted.borrow_and_update();
         let is_first = life != Some(now.life);
-        // The classic nucleus reads the files once in a life, lite at every connect.
-        let is_read = read_in == Some(now.life) && !matches!(tls, Some(None));
-        if !is_read || broker.mode == Mode::Lite {
-            (tls, read_in) = (broker.load(), Some(now.life));
-        }
-        let transport = tls.clone().map(|tls| tls.map(Transport::tls_with_config));
-        if let Some(transport) = transport.unwrap_or(Some(Transport::tcp())) {
+        let pair = nucleus.lock().pair();
+        if let Some((transport, certificate)) = transport(pair) {
             let has_past = is_first && broker.mode == Mode::Java;
             if has_past && !broker.forget(transport.clone()).await {
                 sleep(broker.reconnect).await;
                 continue;
             }
             life = Some(now.life);
-            let connection = Connection { broker: &broker, nucleus: &nucleus, now };
+            let connection = Connection { broker: &broker, nucleus: &nucleus, now, certificate };
             connection.serve(transport, &mut commands, wanted.clone()).await;
-            nucleus.lock().broker_is(false, false);
+            nucleus.lock().broker_is_gone();
         }
         sleep(broker.reconnect).await;
     }
 }
 
+/// How to connect, and with which certificate; `None`: not at all.
+fn transport(pair: Pair) -> Option<(Transport, Option<[u8; 32]>)> {
+    match pair {
+        Pair::None => Some((Transport::tcp(), None)),
+        Pair::Good(loaded) => {
+            let config = TlsConfiguration::Rustls(loaded.config);
+            Some((Transport::tls_with_config(config), Some(loaded.certificate)))
+        }
+        Pair::Bad => None,
+    }
+}
+
 impl Broker {
     fn new(upstream: Upstream, nucleus: &Shared) -> Option<Self> {
-        let Upstream::Mqtt { host, port, client_id, tls } = upstream else { return None };
+        let Upstream::Mqtt { host, port, client_id, .. } = upstream else { return None };
         let state = nucleus.lock();
         let timing = state.settings.timing;
         let mode = state.settings.mode;
         let (unsubscribe, reconnect) = (timing.unsubscribe, timing.reconnect);
-        Some(Self { host, port, client_id, tls, mode, unsubscribe, reconnect })
-    }
-
-    /// The files of mTLS: without any `None`, `Some(None)` if they are no good.
-    fn load(&self) -> Option<Option<TlsConfiguration>> {
-        let files = self.tls.as_ref()?;
-        Some(load(files).map(|config| TlsConfiguration::Rustls(Arc::new(config))))
+        Some(Self { host, port, client_id, mode, unsubscribe, reconnect })
     }
 
     fn client(&self, transport: Transport, is_clean: bool) -> (AsyncClient, EventLoop) {
@@ -125,6 +120,7 @@ struct Connection<'a> {
     nucleus: &'a Shared,
     /// What was wanted when it was made.
     now: Wanted,
+    certificate: Option<[u8; 32]>,
 }
 
 impl Connection<'_> {
@@ -169,7 +165,7 @@ impl Connection<'_> {
             }
             match event {
                 Event::Incoming(Packet::ConnAck(ack)) => {
-                    self.nucleus.lock().broker_is(true, ack.session_present);
+                    self.nucleus.lock().broker_is_there(ack.session_present, self.certificate);
                 }
                 Event::Incoming(Packet::Publish(publish)) => self.hand_over(client, publish),
                 _ => {}
@@ -245,23 +241,4 @@ fn quality(qos: Qos) -> QoS {
         Qos::AtMostOnce => QoS::AtMostOnce,
         Qos::AtLeastOnce => QoS::AtLeastOnce,
     }
-}
-
-/// What a connection needs of the files; `None` if one of them is no good.
-fn load(files: &TlsFiles) -> Option<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(&files.ca)? {
-        roots.add(certificate).ok()?;
-    }
-    let key = PrivateKeyDer::from_pem_slice(&fs::read(&files.key).ok()?).ok()?;
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .ok()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(certificates(&files.certificate)?, key)
-        .ok()
-}
-
-fn certificates(path: &std::path::Path) -> Option<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_slice_iter(&fs::read(path).ok()?).collect::<Result<_, _>>().ok()
 }

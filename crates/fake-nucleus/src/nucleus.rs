@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     ClientDeviceCall, ClientDevices, Fault, Message, Mode, Pending, Settings, UpdateAnswer,
-    Upstream, Verdict, mqtt, server,
+    Upstream, Verdict, home, mqtt, server,
     state::{Out, Shared},
 };
 
@@ -42,12 +42,14 @@ pub enum Token {
 #[derive(Debug)]
 pub struct FakeNucleus {
     nucleus: Shared,
+    /// Its root, where no other was given.
     folder: TempDir,
     handle: Handle,
     /// Lite: systemd holds the socket, whether the nucleus runs or not.
     socket: Option<UnixListener>,
     server: Option<AbortHandle>,
     tokens: u32,
+    has_run: bool,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -57,7 +59,7 @@ impl FakeNucleus {
     ///
     /// # Panics
     ///
-    /// If the system gives it no thread, or no socket in a temporary folder.
+    /// If the system gives it no thread, or its root takes no socket and no files.
     pub fn start(settings: Settings) -> Self {
         let folder = tempfile::Builder::new().prefix("gg").tempdir();
         let folder = folder.expect("the system has a folder for temporary files");
@@ -70,6 +72,7 @@ impl FakeNucleus {
             socket: None,
             server: None,
             tokens: 0,
+            has_run: false,
             end: Some(end),
             thread: Some(thread),
         };
@@ -113,9 +116,14 @@ impl FakeNucleus {
         }
     }
 
-    /// Ends the process, if it runs, and starts it again.
+    /// Ends the process, if it runs, and starts it again, with a new socket.
+    ///
+    /// # Panics
+    ///
+    /// If its root takes no socket and no files.
     pub fn restart(&mut self, token_after: Token) {
         self.stop();
+        self.socket = None;
         if token_after == Token::New {
             self.tokens += 1;
             self.nucleus.lock().token = token(self.tokens);
@@ -170,14 +178,36 @@ impl FakeNucleus {
         self.nucleus.lock().deploy(configuration)
     }
 
-    /// Java: asks the component whether an update may go ahead. It is asked once: who is put off
-    /// asks again.
+    /// The SHA-256 of the certificate of the newest connection to the broker, be it over or not.
+    pub fn upstream_certificate(&self) -> Option<[u8; 32]> {
+        self.nucleus.lock().record.certificate
+    }
+
+    /// How many connections to the broker there were.
+    pub fn upstream_connects(&self) -> u64 {
+        self.nucleus.lock().record.connects
+    }
+
+    /// What was wrong with the core's credential when it was loaded. The classic nucleus does that
+    /// at its start, and then runs without a link for good; lite does it at every connect.
+    pub fn pair_faults(&self) -> Vec<String> {
+        self.nucleus.lock().record.pair_faults.clone()
+    }
+
+    /// Java: asks the component whether an update may go ahead, and returns its first answer. Who
+    /// is put off asks again when that time is over. The update is under way from then on until
+    /// [`FakeNucleus::finish_update`].
     pub fn announce_update(
         &self,
         deployment_id: &str,
         is_restarting: bool,
     ) -> Pending<UpdateAnswer> {
         self.nucleus.lock().announce_update(deployment_id, is_restarting)
+    }
+
+    /// Java: what the component said to the updates, oldest first, by deployment.
+    pub fn update_answers(&self) -> Vec<(String, UpdateAnswer)> {
+        self.nucleus.lock().record.update_answers.clone()
     }
 
     /// Java: tells the component that an update is over.
@@ -255,7 +285,12 @@ impl FakeNucleus {
             Mode::Java => "ipc.socket",
             Mode::Lite => "gg-ipc.socket",
         };
-        self.folder.path().join(name)
+        self.root().join(name)
+    }
+
+    fn root(&self) -> PathBuf {
+        let root = self.nucleus.lock().settings.root.clone();
+        root.unwrap_or_else(|| self.folder.path().to_owned())
     }
 
     fn link(&self, upstream: Upstream) {
@@ -267,10 +302,15 @@ impl FakeNucleus {
     }
 
     fn serve(&mut self) {
-        let kept = self.socket.take();
-        let socket = kept.unwrap_or_else(|| {
-            UnixListener::bind(self.socket_path()).expect("the folder is new and its name short")
-        });
+        if self.mode() == Mode::Java {
+            let settings = self.nucleus.lock().settings.clone();
+            home::write(&self.root(), &settings, !self.has_run).expect("its root takes files");
+        }
+        self.has_run = true;
+        let path = self.socket_path();
+        // There may be none.
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixListener::bind(path).expect("its root takes a socket, its name is short");
         if self.mode() == Mode::Lite {
             self.socket = socket.try_clone().ok();
         }

@@ -38,8 +38,15 @@ pub struct Settings {
     /// Java: the library of before June 2025, which takes a TERMINATE of a stream that has ended
     /// for a breach of the protocol.
     pub old_crt: bool,
-    /// Lite: what `GetSystemConfig` knows beside `thingName`.
+    /// Lite: what `GetSystemConfig` knows beside `thingName`, and beside the files of
+    /// [`Upstream::Mqtt`].
     pub system: BTreeMap<String, String>,
+    /// The nucleus' root folder, which is there; `None`: one of its own. In it is the socket, and,
+    /// of the classic nucleus, the configuration that it keeps on disk.
+    pub root: Option<PathBuf>,
+    /// Java: the core was provisioned when the nucleus first ran. Until its next start the file
+    /// that people look at (`effectiveConfig.yaml`) has empty paths.
+    pub is_fleet_provisioned: bool,
     /// How long things take.
     pub timing: Timing,
 }
@@ -59,6 +66,8 @@ impl Settings {
             online: true,
             old_crt: false,
             system: BTreeMap::new(),
+            root: None,
+            is_fleet_provisioned: false,
             timing: Timing::default(),
         }
     }
@@ -71,6 +80,50 @@ pub struct Policy {
     pub mqtt_proxy: Vec<String>,
     /// Publish to local topics and subscribe to them.
     pub pub_sub: Vec<String>,
+}
+
+impl Settings {
+    /// The files of the core's credential, where the cloud is a broker that wants one.
+    pub(crate) fn tls(&self) -> Option<&TlsFiles> {
+        match &self.upstream {
+            Upstream::Mqtt { tls, .. } => tls.as_ref(),
+            Upstream::Hub(_) => None,
+        }
+    }
+
+    /// What the nucleus knows under `system`, beside the thing's name.
+    pub(crate) fn system(&self) -> BTreeMap<String, String> {
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let mut system = self.system.clone();
+        if let Some(TlsFiles { ca, certificate, key }) = self.tls() {
+            let files =
+                [("rootCaPath", ca), ("certificateFilePath", certificate), ("privateKeyPath", key)];
+            for (name, file) in files {
+                system.entry(name.to_owned()).or_insert_with(|| path(file));
+            }
+        }
+        system
+    }
+
+    /// The component that the nucleus itself is.
+    pub(crate) fn nucleus_component(&self) -> &'static str {
+        match self.mode {
+            Mode::Java => "aws.greengrass.Nucleus",
+            Mode::Lite => "aws.greengrass.NucleusLite",
+        }
+    }
+
+    /// The configuration of that component. The port of lite is fixed, and stands nowhere.
+    pub(crate) fn nucleus_configuration(&self) -> Value {
+        let mut configuration = json!({"awsRegion": "eu-west-1"});
+        if let Upstream::Mqtt { host, port, .. } = &self.upstream {
+            configuration["iotDataEndpoint"] = json!(host);
+            if self.mode == Mode::Java {
+                configuration["mqtt"] = json!({"port": port});
+            }
+        }
+        configuration
+    }
 }
 
 impl Default for Policy {
@@ -115,7 +168,8 @@ pub enum Upstream {
     },
 }
 
-/// The three files of mTLS; all PEM.
+/// The three files of mTLS; all PEM. The classic nucleus reads them when it starts and never again,
+/// lite at every connect; lite sends the first certificate of its file alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The CAs of the broker's certificate.

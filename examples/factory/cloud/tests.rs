@@ -34,7 +34,7 @@ fn header(core: &str) -> Header {
 /// Sends a CSR under a device's name by a core; the certificate's DER, or the code of the refusal.
 fn send(cloud: &mut Cloud, device: &str, core: &str, csr: &[u8]) -> Result<Vec<u8>, String> {
     let payload = render::csr_res(&header(core), csr);
-    let answers = cloud.receive(&format!("management/topic/{device}/csr_res"), &payload);
+    let answers = cloud.receive(&format!("management/topic/{device}/csr_res"), &payload, None);
     let [(topic, payload)] = answers.as_slice() else { panic!("one answer: {answers:?}") };
     if topic.ends_with("/crt") {
         let message = certrelay::wire::CertificateMessage::parse(payload).expect("readable");
@@ -51,7 +51,7 @@ fn refusal(result: &[u8]) -> String {
 
 fn ack(cloud: &mut Cloud, certificate: Option<CertificateId>) -> Vec<Message> {
     let payload = render::crt_ack(&header("core-1"), certificate, None);
-    cloud.receive("management/topic/pump-1/crt_ack", &payload)
+    cloud.receive("management/topic/pump-1/crt_ack", &payload, None)
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn the_key_that_is_in_use_gets_no_new_certificate() {
 #[test]
 fn only_an_ack_that_names_the_new_certificate_retires_the_old_one() {
     let mut cloud = cloud();
-    let first = cloud.devices()[&name("pump-1")].first;
+    let first = cloud.devices[&name("pump-1")].first;
     let leaf = send(&mut cloud, "pump-1", "core-1", &csr("pump-1", &key())).expect("issued");
     for bad in [None, Some(CertificateId([1; 32])), Some(first)] {
         let [(_, result)] = ack(&mut cloud, bad).try_into().expect("one answer");
@@ -134,4 +134,27 @@ fn a_device_that_was_not_asked_is_told_nothing() {
     let mut cloud = Cloud::new(Authority::new("devices"), name("core-1"), NOW);
     cloud.enrol(&name("pump-1"));
     assert_eq!(cloud.say_again(), []);
+}
+
+#[test]
+fn the_core_is_asked_by_itself_and_its_ack_counts_over_its_new_certificate_alone() {
+    let mut cloud = cloud();
+    let first = {
+        cloud.enrol(&name("core-1"));
+        cloud.core().expect("enrolled").first
+    };
+    assert_eq!(cloud.audit_core().len(), 1);
+    let leaf = send(&mut cloud, "core-1", "core-1", &csr("core-1", &key())).expect("issued");
+    let new = x509::certificate_id(&leaf);
+    let payload = render::crt_ack(&header("core-1"), Some(new), None);
+    let mut ack = |principal| {
+        let topic = "management/topic/core-1/crt_ack";
+        let answers = cloud.receive(topic, &payload, principal);
+        (answers[0].1.clone(), cloud.has_retired(first))
+    };
+    for wrong in [None, Some(first)] {
+        let (result, has_retired) = ack(wrong);
+        assert_eq!((refusal(&result), has_retired), ("other-principal".to_owned(), false));
+    }
+    assert!(ack(Some(new)).1);
 }

@@ -18,8 +18,9 @@ fn base(other: &[(&str, Value)]) -> Config {
     let tls = ["local.caFile", "local.certificateFile", "local.keyFile"];
     let files = ["ca", "cert", "key"].map(|file| json!(file));
     let ids = [("local.clientId", json!("a")), ("cloud.clientId", json!("b"))];
+    let core = ["core.certificateFile", "core.keyFile"].map(|key| (key, json!("/file")));
     let tls: Vec<(&str, Value)> = tls.into_iter().zip(files).collect();
-    read(&[&tls[..], &ids, other].concat()).expect("valid")
+    read(&[&tls[..], &ids, &core, other].concat()).expect("valid")
 }
 
 fn shown(config: &Config) -> String {
@@ -41,6 +42,16 @@ fn what_concerns_the_gateway_alone_applies_at_once() {
         ("repeat.request", json!(["1s", "2s"])),
         ("repeat.certificate", json!(["1s", "2s"])),
         ("repeat.cloud", json!(["1s", "2s"])),
+        ("core.certificateFile", json!("/other")),
+        ("core.keyFile", json!("/other")),
+        ("core.caFile", json!("/other")),
+        ("core.endpoint", json!("iot.example.com:443")),
+        ("core.keyAlgorithm", json!("p384")),
+        ("core.keyRotation", json!("reuse")),
+        ("core.restartCommand", json!(["reboot"])),
+        ("core.restartWindow", json!("Sun 02:00-04:00")),
+        ("core.drainTimeout", json!("1m")),
+        ("core.maxRestartsPerDay", json!(3)),
         ("log.level", json!("debug")),
     ] {
         let new = base(&[(key, value)]);

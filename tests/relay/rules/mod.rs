@@ -2,6 +2,7 @@
 
 mod acks;
 mod clock;
+mod core;
 mod intake;
 mod link;
 mod outbox;

@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::State;
-use crate::{Hub, Message, Mode, Qos, Settings, Upstream};
+use super::{State, note};
+use crate::{
+    Hub, Message, Mode, Qos, Settings, Upstream,
+    credentials::{self, Loaded},
+};
 
 /// Commands that may wait for the broker's driver.
 pub(crate) const COMMANDS: usize = 65_536;
@@ -31,6 +34,17 @@ pub(crate) struct Wanted {
     pub life: u64,
 }
 
+/// What a connect to a broker is made with.
+#[derive(Debug, Clone)]
+pub(crate) enum Pair {
+    /// The broker wants none.
+    None,
+    /// This.
+    Good(Loaded),
+    /// The files are no good: there can be no connection.
+    Bad,
+}
+
 #[derive(Debug)]
 pub(super) struct Cloud {
     pub is_online: bool,
@@ -42,6 +56,8 @@ pub(super) struct Cloud {
     /// … while the nucleus runs.
     is_running: bool,
     next_id: u64,
+    /// Java: what the files held when the process started.
+    pair: Pair,
     broker: Option<mpsc::Sender<Command>>,
     driver: watch::Sender<Wanted>,
     pub wake: Arc<Notify>,
@@ -56,6 +72,7 @@ impl Cloud {
             is_wanted: settings.online,
             is_running: false,
             next_id: 0,
+            pair: Pair::None,
             broker: None,
             driver: watch::Sender::default(),
             wake: Arc::default(),
@@ -90,6 +107,32 @@ impl State {
         self.settle_link();
     }
 
+    /// The process starts, and the classic nucleus loads its credential, once.
+    pub(super) fn load_pair(&mut self) {
+        if self.mode() == Mode::Java {
+            self.cloud.pair = self.read_pair();
+        }
+    }
+
+    /// What to connect with now.
+    pub fn pair(&mut self) -> Pair {
+        match self.mode() {
+            Mode::Java => self.cloud.pair.clone(),
+            Mode::Lite => self.read_pair(),
+        }
+    }
+
+    fn read_pair(&mut self) -> Pair {
+        let Some(files) = self.settings.tls() else { return Pair::None };
+        match credentials::load(files, self.mode()) {
+            Ok(loaded) => Pair::Good(loaded),
+            Err(why) => {
+                note(&mut self.record.pair_faults, why);
+                Pair::Bad
+            }
+        }
+    }
+
     fn settle_link(&mut self) {
         let is_due = self.cloud.is_wanted && self.cloud.is_running;
         // A link that is taken away is noticed.
@@ -114,13 +157,18 @@ impl State {
         }
     }
 
-    /// The driver has connected to the broker, or lost it.
-    pub fn broker_is(&mut self, is_reachable: bool, session_present: bool) {
-        if !is_reachable {
-            self.lose_link();
-        } else if self.cloud.is_wanted && self.cloud.is_running {
+    /// The driver has connected to the broker, with this certificate.
+    pub fn broker_is_there(&mut self, session_present: bool, certificate: Option<[u8; 32]>) {
+        if self.cloud.is_wanted && self.cloud.is_running {
+            self.record.connects += 1;
+            self.record.certificate = certificate;
             self.go_online(session_present);
         }
+    }
+
+    /// The driver has lost the broker.
+    pub fn broker_is_gone(&mut self) {
+        self.lose_link();
     }
 
     /// The cloud has acknowledged what was sent under a number, or refused it.

@@ -82,8 +82,17 @@ impl Configuration {
 /// What components ask.
 impl State {
     pub(super) fn get_configuration(&self, arguments: &Arguments) -> Answer {
-        let (component, path) = self.place(arguments)?;
-        let found = find(&self.configuration.value, &path).ok_or_else(|| self.not_found())?;
+        let of_nucleus = self.settings.nucleus_configuration();
+        let (component, path, value) = match text(arguments, "componentName") {
+            Some(name) if name == self.settings.nucleus_component() => {
+                (name.to_owned(), self.path(arguments)?, &of_nucleus)
+            }
+            _ => {
+                let (component, path) = self.place(arguments)?;
+                (component, path, &self.configuration.value)
+            }
+        };
+        let found = find(value, &path).ok_or_else(|| self.not_found())?;
         let value = match (found, path.last()) {
             (Value::Object(_), _) => found.clone(),
             (leaf, Some(name)) => json!({name: leaf}),
@@ -149,12 +158,16 @@ impl State {
 
     /// Which component's configuration is meant, and which part of it.
     fn place(&self, arguments: &Arguments) -> Result<(String, Vec<String>), Failure> {
-        let path = texts(arguments, "keyPath").ok_or_else(|| self.unreadable())?;
+        let path = self.path(arguments)?;
         let component = text(arguments, "componentName").unwrap_or(&self.settings.component);
         if component != self.settings.component {
             return Err(self.not_found());
         }
         Ok((component.to_owned(), path))
+    }
+
+    fn path(&self, arguments: &Arguments) -> Result<Vec<String>, Failure> {
+        texts(arguments, "keyPath").ok_or_else(|| self.unreadable())
     }
 
     fn not_found(&self) -> Failure {

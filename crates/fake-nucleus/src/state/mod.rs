@@ -28,7 +28,7 @@ use tokio::{
     time::Instant,
 };
 
-pub(crate) use cloud::{Command, Wanted};
+pub(crate) use cloud::{Command, Pair, Wanted};
 pub use configuration::Verdict;
 pub use devices::ClientDeviceCall;
 pub use lifecycle::UpdateAnswer;
@@ -96,6 +96,14 @@ pub(crate) struct Record {
     pub local: Inbox,
     /// Messages that came between a SUBACK and the answer to the component.
     pub dropped: u64,
+    /// What was wrong with the core's credential when it was loaded.
+    pub pair_faults: Vec<String>,
+    /// Connects to the broker that it took.
+    pub connects: u64,
+    /// The SHA-256 of the certificate of the newest of these.
+    pub certificate: Option<[u8; 32]>,
+    /// What the component said to each update, oldest first.
+    pub update_answers: Vec<(String, UpdateAnswer)>,
 }
 
 /// Why a request fails.
@@ -209,6 +217,7 @@ impl State {
 
     /// The process starts.
     pub fn begin_life(&mut self) {
+        self.load_pair();
         self.run_link(true);
     }
 

@@ -93,8 +93,8 @@ impl State {
             return Err(Failure::invalid("Received invalid parameters."));
         };
         let found = match key {
-            "thingName" => Some(&self.settings.thing_name),
-            key => self.settings.system.get(key),
+            "thingName" => Some(self.settings.thing_name.clone()),
+            key => self.settings.system().remove(key),
         };
         match found {
             Some(value) => Ok(Reply::Done(serde_json::json!({"value": value}))),

@@ -14,6 +14,7 @@ use std::{
 use fake_nucleus::{FakeNucleus, Mode, Settings, Timing, TlsFiles, Token, Upstream};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rumqttc::{Client as Mqtt, Event, MqttOptions, Packet, PublishOptions, QoS, SessionMode};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -285,28 +286,84 @@ fn a_new_process_has_no_past_at_the_broker() {
     assert_eq!(nucleus.dropped(), 0);
 }
 
+/// What the certificate of these files is called.
+fn certificate(broker: &Broker, name: &str) -> Option<[u8; 32]> {
+    let path = broker.folder.path().join(format!("{name}.pem"));
+    let der = CertificateDer::from_pem_slice(&std::fs::read(path).unwrap()).unwrap();
+    ring::digest::digest(&ring::digest::SHA256, &der).as_ref().try_into().ok()
+}
+
+/// Gives the core another pair: that of the server, or half of it.
+fn replace(broker: &Broker, endings: &[(&str, &str)]) {
+    for (from, to) in endings {
+        let file = |name: &str| broker.folder.path().join(name);
+        std::fs::copy(file(from), file(to)).unwrap();
+    }
+}
+
+const WHOLE: [(&str, &str); 2] = [("server.pem", "core.pem"), ("server.key", "core.key")];
+
 #[test]
 fn lite_reads_its_certificate_at_every_connect() {
     let broker = Broker::mtls();
-    let key = broker.folder.path().join("core.key");
-    let good = std::fs::read(&key).unwrap();
-    std::fs::write(&key, "no key").unwrap();
+    let (first, second) = (certificate(&broker, "core"), certificate(&broker, "server"));
     let nucleus = broker.nucleus(Mode::Lite);
     let mut client = Client::connect(&nucleus);
-    assert!(client.publish("t", "x", "1").is_err());
-    std::fs::write(&key, good).unwrap();
     publish_soon(&mut client, "t", "x");
+    assert_eq!((nucleus.upstream_certificate(), nucleus.upstream_connects()), (first, 1));
+
+    replace(&broker, &WHOLE[..1]);
+    client.publish("t", "x", "1").expect("it is connected still");
+    assert_eq!(nucleus.pair_faults(), [""; 0]);
+    nucleus.set_online(false);
+    nucleus.set_online(true);
+    eventually(|| !nucleus.pair_faults().is_empty());
+    assert!(client.publish("t", "x", "1").is_err());
+    assert_eq!(nucleus.upstream_connects(), 1);
+
+    replace(&broker, &WHOLE[1..]);
+    publish_soon(&mut client, "t", "x");
+    assert_eq!((nucleus.upstream_certificate(), nucleus.upstream_connects()), (second, 2));
 }
 
 #[test]
 fn the_classic_one_reads_its_certificate_when_it_starts() {
     let broker = Broker::mtls();
-    let nucleus = broker.nucleus(Mode::Java);
+    let (first, second) = (certificate(&broker, "core"), certificate(&broker, "server"));
+    let mut nucleus = broker.nucleus(Mode::Java);
     let mut client = Client::connect(&nucleus);
     publish_soon(&mut client, "t", "x");
-    std::fs::write(broker.folder.path().join("core.key"), "no key").unwrap();
-    nucleus.set_online(false);
-    assert!(client.publish("t", "x", "0").is_err());
-    nucleus.set_online(true);
+    replace(&broker, &WHOLE);
+    for _ in 0..2 {
+        nucleus.set_online(false);
+        assert!(client.publish("t", "x", "0").is_err());
+        nucleus.set_online(true);
+        publish_soon(&mut client, "t", "x");
+        assert_eq!(nucleus.upstream_certificate(), first);
+    }
+    nucleus.restart(Token::Same);
+    let mut client = Client::connect(&nucleus);
     publish_soon(&mut client, "t", "x");
+    assert_eq!((nucleus.upstream_certificate(), nucleus.upstream_connects()), (second, 4));
+}
+
+#[test]
+fn a_torn_pair_at_the_start_keeps_the_classic_one_offline_for_good() {
+    let broker = Broker::mtls();
+    for torn in [("server.key", "core.key"), ("ca.pem", "core.key")] {
+        let good = std::fs::read(broker.folder.path().join("core.key")).unwrap();
+        replace(&broker, &[torn]);
+        let mut nucleus = broker.nucleus(Mode::Java);
+        let mut client = Client::connect(&nucleus);
+        assert_eq!(nucleus.pair_faults().len(), 1, "{:?}", nucleus.pair_faults());
+        std::fs::write(broker.folder.path().join("core.key"), good).unwrap();
+        nucleus.set_online(false);
+        nucleus.set_online(true);
+        client.settle();
+        assert!(client.publish("t", "x", "0").is_err());
+        assert_eq!((nucleus.upstream_connects(), nucleus.upstream_certificate()), (0, None));
+        nucleus.restart(Token::New);
+        publish_soon(&mut Client::connect(&nucleus), "t", "x");
+        assert_eq!(nucleus.pair_faults().len(), 1);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fake_nucleus::{FakeNucleus, Mode, Settings, Timing, UpdateAnswer, Verdict};
+use fake_nucleus::{FakeNucleus, Mode, Settings, Timing, UpdateAnswer, Upstream, Verdict};
 use serde_json::{Value, json};
 
 use crate::client::{Client, DEADLINE};
@@ -55,6 +55,32 @@ fn a_leaf_is_read_under_its_own_name_and_what_is_missing_is_not_found() {
         let other = json!({"componentName": "other", "keyPath": []});
         let missing = client.call("GetConfiguration", &other).unwrap_err();
         assert_eq!(missing.code.as_deref(), Some("ResourceNotFoundError"));
+    }
+}
+
+#[test]
+fn the_nucleus_own_configuration_says_where_the_cloud_is() {
+    for (mode, name) in [(Mode::Java, "Nucleus"), (Mode::Lite, "NucleusLite")] {
+        let name = format!("aws.greengrass.{name}");
+        let (host, client_id) = ("127.0.0.1".to_owned(), "core".to_owned());
+        let upstream = Upstream::Mqtt { host, port: 1, client_id, tls: None };
+        let settings = Settings { upstream, online: false, ..Settings::new(mode) };
+        let nucleus = FakeNucleus::start(settings);
+        let mut client = Client::connect(&nucleus);
+        let mut get = |path: Value| {
+            let answer = client
+                .call("GetConfiguration", &json!({"componentName": name, "keyPath": path}))
+                .map_err(|refused| refused.code)?;
+            assert_eq!(answer["componentName"], json!(name));
+            Ok(answer["value"].clone())
+        };
+        assert_eq!(get(json!(["iotDataEndpoint"])), Ok(json!({"iotDataEndpoint": "127.0.0.1"})));
+        // Lite knows one port, and says nothing of it.
+        let port = match mode {
+            Mode::Java => Ok(json!({"port": 1})),
+            Mode::Lite => Err(Some("ResourceNotFoundError".to_owned())),
+        };
+        assert_eq!(get(json!(["mqtt", "port"])), port);
     }
 }
 
@@ -149,15 +175,18 @@ fn an_update_goes_ahead_or_is_put_off_or_waits_in_vain() {
     assert_eq!(event.model.as_deref(), Some("aws.greengrass#ComponentUpdatePolicyEvents"));
     let expected = json!({"deploymentId": "d-1", "isGgcRestarting": true});
     assert_eq!(event.body(), json!({"preUpdateEvent": expected}));
-    client.call("DeferComponentUpdate", &defer("d-1", 1_500)).expect("a yes");
+    client.call("DeferComponentUpdate", &defer("d-1", 100)).expect("a yes");
     let answer =
-        UpdateAnswer::Deferred { recheck_after: Some(Duration::from_millis(1_500)), message: None };
+        UpdateAnswer::Deferred { recheck_after: Some(Duration::from_millis(100)), message: None };
     assert_eq!(pending.wait(DEADLINE), Some(answer));
-
-    let pending = nucleus.announce_update("d-1", true);
-    client.next_on(stream);
+    // It asks again by itself.
+    assert_eq!(client.next_on(stream).body(), json!({"preUpdateEvent": expected}));
     client.call("DeferComponentUpdate", &defer("d-1", 0)).expect("a yes");
-    assert_eq!(pending.wait(DEADLINE), Some(UpdateAnswer::GoAhead));
+    let answers: Vec<_> = nucleus.update_answers().into_iter().map(|(_, answer)| answer).collect();
+    assert_eq!(answers[2..], [UpdateAnswer::GoAhead]);
+    nucleus.finish_update("d-1");
+    let event = client.next_on(stream).body();
+    assert_eq!(event, json!({"postUpdateEvent": {"deploymentId": "d-1"}}));
 
     let pending = nucleus.announce_update("d-2", false);
     assert_eq!(pending.wait(DEADLINE), Some(UpdateAnswer::Unanswered));

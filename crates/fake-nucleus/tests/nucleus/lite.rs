@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fake_nucleus::{FakeNucleus, Mode, Settings};
+use fake_nucleus::{FakeNucleus, Mode, Settings, TlsFiles, Upstream};
 use serde_json::{Value, json};
 
 use crate::client::{Client, bytes, variable};
@@ -137,10 +137,20 @@ fn an_operation_that_it_does_not_have_is_an_error_without_a_message() {
 #[test]
 fn it_tells_of_its_system_configuration_without_a_type() {
     let system = BTreeMap::from([("rootCaPath".to_owned(), "/ca.pem".to_owned())]);
-    let nucleus = FakeNucleus::start(Settings { system, ..Settings::new(Mode::Lite) });
+    let tls =
+        TlsFiles { ca: "/other.pem".into(), certificate: "/c.pem".into(), key: "/k.pem".into() };
+    let (host, client_id) = ("127.0.0.1".to_owned(), "core".to_owned());
+    let upstream = Upstream::Mqtt { host, port: 1, client_id, tls: Some(tls) };
+    let settings = Settings { system, upstream, online: false, ..Settings::new(Mode::Lite) };
+    let nucleus = FakeNucleus::start(settings);
     let mut client = Client::connect(&nucleus);
     let operation = "aws.greengrass.private#GetSystemConfig";
-    for (key, value) in [("thingName", "core"), ("rootCaPath", "/ca.pem")] {
+    for (key, value) in [
+        ("thingName", "core"),
+        ("rootCaPath", "/ca.pem"),
+        ("certificateFilePath", "/c.pem"),
+        ("privateKeyPath", "/k.pem"),
+    ] {
         let stream = client.ask(operation, &json!({"key": key}));
         let answer = client.next_on(stream);
         assert_eq!(answer.body(), json!({"value": value}));
