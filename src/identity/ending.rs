@@ -35,14 +35,40 @@ impl Identity {
         self.saved.ended = Some(Ended { certificate, rotation, failed, told, at: now.wall });
     }
 
+    /// Says something to the relay.
+    pub(super) fn say(&mut self, say: Say, effects: &mut Vec<Effect>) {
+        self.said.push_back(say.clone());
+        effects.push(Effect::Say(say));
+    }
+
     /// That a rotation failed is said once it is saved: what was said can't be taken back. And it
-    /// is said again if the process ends in between.
-    pub(super) fn untold(&mut self) -> Option<Say> {
-        let ended = self.saved.ended.as_mut().filter(|ended| !ended.told)?;
-        ended.told = true;
+    /// is said again until the relay has it.
+    pub(super) fn untold(&self) -> Option<Say> {
+        self.end_to_tell().filter(|say| !self.said.contains(say))
+    }
+
+    fn end_to_tell(&self) -> Option<Say> {
+        let ended = self.saved.ended.as_ref().filter(|ended| !ended.told)?;
         let (certificate, rotation) = (ended.certificate, ended.rotation.clone());
         let why = ended.failed.clone()?;
         Some(Say::Failed { why, certificate, rotation, ends: true })
+    }
+
+    /// The relay has the first of what was said and not taken yet.
+    pub(super) fn on_taken(&mut self) {
+        let taken = self.said.pop_front();
+        if taken.is_some()
+            && taken == self.end_to_tell()
+            && let Some(ended) = &mut self.saved.ended
+        {
+            ended.told = true;
+        }
+    }
+
+    /// The relay has lost what it had not taken. It asks anew for all but a CSR.
+    pub(super) fn on_forgotten(&mut self) {
+        self.said.clear();
+        self.csr_due = self.csr.is_some() && self.saved.stage.generation().is_some();
     }
 
     /// The relay has nothing of this certificate any more: the cloud took it back, or it came to
@@ -97,7 +123,7 @@ impl Identity {
         ends: bool,
         effects: &mut Vec<Effect>,
     ) {
-        effects.push(Effect::Say(Say::Failed { why, certificate, rotation, ends }));
+        self.say(Say::Failed { why, certificate, rotation, ends }, effects);
     }
 }
 

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     AwaitCertificate, Candidate, Command, Complaint, Conditions, Done, Effect, Event, Failure,
-    Found, Instant, Job, Life, Pair, Probed, Probing, Saved, Settings, Stage, Told,
+    Found, Instant, Job, Life, Pair, Probed, Probing, Saved, Say, Settings, Stage, Told,
     ending::lost,
     probing::{Rounds, Tried},
     switching::Asked as RestartAsked,
@@ -50,6 +50,8 @@ pub struct Identity {
     failures: u32,
     pause: Option<Tick>,
     pub(super) wipes: Vec<Generation>,
+    /// What was said and the relay has not taken yet.
+    pub(super) said: VecDeque<Say>,
     inbox: VecDeque<(Kind, Vec<u8>)>,
     /// Somebody waits for the links to be gone.
     pub(super) detach: bool,
@@ -116,6 +118,7 @@ impl Identity {
             failures: 0,
             pause: None,
             wipes: Vec::new(),
+            said: VecDeque::new(),
             inbox: VecDeque::new(),
             detach: false,
             conditions: Conditions::default(),
@@ -138,7 +141,8 @@ impl Identity {
                     self.wipe_kept(effects);
                 }
             }
-            Event::Taken | Event::Forgotten => {}
+            Event::Taken => self.on_taken(),
+            Event::Forgotten => self.on_forgotten(),
             Event::Conditions(conditions) => self.on_conditions(now, conditions),
             Event::Done(done) => self.on_done(now, done, effects),
             Event::Command(command) => self.on_command(now, command, effects),
@@ -213,7 +217,7 @@ impl Identity {
                 let saved = Box::new(self.saved.clone());
                 self.start(Task::Saving(saved.clone()), Job::Save(saved), effects);
             } else if let Some(say) = self.untold() {
-                effects.push(Effect::Say(say));
+                self.say(say, effects);
             } else if let Some(generation) = self.wipes.pop() {
                 self.start(Task::Wiping, Job::Wipe { generation }, effects);
             } else if std::mem::take(&mut self.detach) {

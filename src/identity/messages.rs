@@ -87,7 +87,8 @@ impl Identity {
             Stage::AwaitCertificate(waiting) => waiting.rotation.clone(),
             stage => stage.candidate().and_then(|candidate| candidate.rotation.clone()),
         };
-        effects.push(Effect::Say(Say::Csr { csr: csr.der.clone(), rotation }));
+        let csr = csr.der.clone();
+        self.say(Say::Csr { csr, rotation }, effects);
         true
     }
 
@@ -151,7 +152,7 @@ impl Identity {
         if self.waits_for(facts.key).is_some() {
             self.drop_stage();
         }
-        effects.push(Effect::Say(Say::Acked { certificate, rotation }));
+        self.say(Say::Acked { certificate, rotation }, effects);
     }
 
     /// The generation that waits for a certificate of this key, or could do with another one.

@@ -355,7 +355,7 @@ impl Identity {
         self.end(now, Some(certificate), rotation.clone(), None);
         (self.csr, self.forced) = (None, false);
         effects.push(Effect::Tell(Told::Confirmed(certificate)));
-        effects.push(Effect::Say(Say::Acked { certificate, rotation }));
+        self.say(Say::Acked { certificate, rotation }, effects);
     }
 
     /// The new pair strands the gateway, or somebody says so: the old one comes back.

@@ -157,6 +157,7 @@ impl<F: Files> Core<F> {
                     certificate: Some(stage.candidate.certificate),
                     rotation: None,
                     failed: Some(stage.why),
+                    told: true,
                     at: None,
                 });
                 self.stage(Stage::Idle)

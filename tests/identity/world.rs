@@ -69,6 +69,7 @@ pub enum Act {
     JobEnds(u32, Done),
     Issued(Leaf),
     Settled(CertificateId),
+    Taken(u32),
     Do(fn(&mut World)),
     Command(Command),
 }
@@ -285,6 +286,7 @@ impl World {
                 self.process.as_mut().expect("alive").has_job = false;
                 self.hand(Event::Done(done));
             }
+            Act::Taken(no) if self.is_alive(no) => self.hand(Event::Taken),
             Act::Issued(leaf) if self.process.is_some() => {
                 self.relay.on_certificate(self.now, leaf);
             }
@@ -438,6 +440,8 @@ impl World {
             Effect::Say(say) => {
                 self.check_say(&say);
                 self.relay.hear(self.now, say);
+                let (no, after) = (self.processes, self.rng.u64(1..100));
+                self.later(after, Act::Taken(no));
             }
             Effect::Tell(told) => self.check_told(told),
             Effect::Answer(answer) => self.witness.answers.push(answer),
