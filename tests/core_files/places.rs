@@ -134,7 +134,7 @@ fn files_keep_the_owner_group_and_permissions_of_either_nucleus() {
         let ours = folder.join("certrelay");
         assert_eq!(access(&ours), (0, 0, 0o711), "{name}");
         assert_eq!(
-            access(&fs::canonicalize(&at.key).expect("there").parent().expect("one").to_owned()),
+            access(fs::canonicalize(&at.key).expect("there").parent().expect("one")),
             (0, 0, 0o711)
         );
         assert_eq!(access(&ours.join("state.json")), (0, 0, 0o600), "{name}");
