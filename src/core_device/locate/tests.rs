@@ -3,8 +3,7 @@
 use std::{fs, time::Duration};
 
 use aws_greengrass_ipc::{AuthToken, Options, State};
-use fake_nucleus::{FakeNucleus, Mode, Settings};
-use serde_json::json;
+use fake_nucleus::{FakeNucleus, Mode, Settings, Upstream};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -107,11 +106,17 @@ fn a_file_that_may_not_be_read_is_named_unless_another_source_knows() {
     assert!(search.end().is_ok());
 }
 
+/// A cloud that is only named.
+fn upstream(host: &str, port: u16) -> Upstream {
+    let (host, client_id) = (host.to_owned(), "core".to_owned());
+    Upstream::Mqtt { host, port, client_id, tls: None }
+}
+
 #[tokio::test]
 async fn nucleus_lite_is_asked_for_its_paths_and_its_endpoint() {
     let settings = Settings {
-        component: LITE.to_owned(),
-        configuration: json!({"iotDataEndpoint": "host.lite"}),
+        upstream: upstream("host.lite", 8883),
+        online: false,
         system: [
             ("certificateFilePath", "/l/c"),
             ("privateKeyPath", "/l/k"),
@@ -136,8 +141,8 @@ async fn nucleus_lite_is_asked_for_its_paths_and_its_endpoint() {
 #[tokio::test]
 async fn the_classic_nucleus_is_asked_for_its_endpoint_and_port_and_has_its_files_read() {
     let settings = Settings {
-        component: CLASSIC.to_owned(),
-        configuration: json!({"iotDataEndpoint": "host.classic", "mqtt": {"port": 443}}),
+        upstream: upstream("host.classic", 443),
+        online: false,
         ..Settings::new(Mode::Java)
     };
     let nucleus = FakeNucleus::start(settings);
