@@ -44,7 +44,8 @@ fn whatever_operation_fails_the_pair_is_whole_and_the_rest_can_be_done_later() {
     let mut faults = 0;
     for story in stories().iter().step_by(2) {
         for (kind, reason, lasts) in KINDS {
-            for at in 0.. {
+            // One that lasts is met by the operations before it, too: every third will do.
+            for at in (0..).step_by(if lasts { 3 } else { 1 }) {
                 let disk = story.disk.fork();
                 let at = disk.count() + at;
                 disk.fail(Some(Fault { at, kind, lasts }));

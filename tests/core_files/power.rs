@@ -16,7 +16,7 @@ use super::{
 
 /// What is made of each cut: nothing that was not synced is there, all of it, and so many random
 /// choices.
-const RANDOM: usize = 4;
+const RANDOM: usize = 2;
 
 /// A credential and what becomes of it.
 pub struct Story {

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use fake_nucleus::UpdateAnswer;
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -305,4 +306,34 @@ async fn ends(site: &CoreSite, cloud: &mut Cloud, rotation: &str) {
 fn certificate_id_of_files(site: &CoreSite) -> String {
     let pem = std::fs::read_to_string(&site.files().certificate).expect("it is there");
     certificate_id(&pem).to_string()
+}
+
+#[tokio::test]
+async fn an_update_between_the_switch_and_the_restart_is_put_off() {
+    let (site, cloud) = given(Plan::new(Via::Classic), Manner::Ignores).await;
+    until_restart_is_asked_for(&site, &cloud).await;
+    let pending = site.supervisor.nucleus().announce_update("deployment-1", false);
+    let recheck_after = Some(Duration::from_secs(30));
+    assert_eq!(pending.await, Some(UpdateAnswer::Deferred { recheck_after, message: None }));
+}
+
+#[tokio::test]
+async fn a_restart_waits_for_the_end_of_a_deployment() {
+    let site = Plan::new(Via::Classic).build();
+    site.started().await;
+    let mut cloud = site.cloud().await;
+    let csr = site.asked(&mut cloud, "r-1").await;
+    let pending = site.supervisor.nucleus().announce_update("deployment-1", true);
+    assert_eq!(pending.await, Some(UpdateAnswer::GoAhead));
+    cloud.certify(&csr).await;
+    site.until("it waits for the deployment", |shown| {
+        let core = shown.summary.core_certificate.as_ref();
+        let waits = core.and_then(|core| core.waits_for.as_deref());
+        waits.is_some_and(|what| what.contains("deployment"))
+    })
+    .await;
+    nothing_is_switched(&site);
+    site.supervisor.nucleus().finish_update("deployment-1");
+    let ack = site.acked(&mut cloud).await;
+    site.settled(&mut cloud, &ack).await;
 }
