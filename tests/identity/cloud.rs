@@ -131,6 +131,11 @@ impl Cloud {
         self.errors.push((code, about, ends));
     }
 
+    /// It takes a certificate again.
+    pub fn activate(&mut self, certificate: CertificateId) {
+        self.active.insert(certificate);
+    }
+
     /// It does not take a certificate any more.
     pub fn end(&mut self, certificate: CertificateId) {
         self.active.remove(&certificate);

@@ -43,6 +43,8 @@ pub struct Nucleus {
     connects: u32,
     /// What can be known of its link here.
     pub link: CloudState,
+    /// It does not connect, though it could.
+    pub stays_away: bool,
     /// No message comes back to who sent it.
     pub no_loopback: bool,
 }
@@ -62,6 +64,7 @@ impl Nucleus {
             connected: None,
             connects: 0,
             link: CloudState::Down,
+            stays_away: false,
             no_loopback: false,
         }
     }

@@ -36,7 +36,8 @@ impl World {
     }
 
     pub fn reconnect(&mut self, no: u32) {
-        if !self.nucleus.is_up() || self.nucleus.connected.is_some() {
+        let is_away = self.nucleus.stays_away;
+        if !self.nucleus.is_up() || self.nucleus.connected.is_some() || is_away {
             return;
         }
         if self.nucleus.kind == Kind::Lite {

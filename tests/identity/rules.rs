@@ -8,6 +8,7 @@ use certrelay::{
 
 use crate::{
     KINDS,
+    cloud::Uplink,
     nucleus::{Kind, Restarts},
     relay::Stage as Relayed,
     stories::{close_window, down, open_window, up},
@@ -15,9 +16,13 @@ use crate::{
 };
 
 fn asked(kind: Kind, prepare: impl Fn(&mut World)) -> World {
-    let mut world = World::new(kind, 7);
-    world.run(MINUTE);
+    asked_by(7, kind, prepare)
+}
+
+fn asked_by(seed: u64, kind: Kind, prepare: impl Fn(&mut World)) -> World {
+    let mut world = World::new(kind, seed);
     prepare(&mut world);
+    world.run(MINUTE);
     world.ask();
     world
 }
@@ -48,14 +53,16 @@ fn a_certificate_rotates_with_one_restart_and_the_old_pair_goes_when_that_is_set
 
 #[test]
 fn a_pair_is_given_up_after_five_refusals_over_ten_minutes_and_nothing_was_touched() {
-    let mut world = asked(Kind::Classic, |world| world.cloud.refuses_new = true);
-    world.run(30 * MINUTE);
-    let begun = when(&world, |told| matches!(told, Told::CertificateTaken(..)));
-    let ended = when(&world, |told| matches!(told, Told::GaveUp(_, Reason::ProbeRefused)));
-    assert!((10 * MINUTE..20 * MINUTE).contains(&(ended - begun)), "{}", ended - begun);
-    let touches = |job: &Job| matches!(job, Job::Attach | Job::Switch { .. } | Job::Restart);
-    assert!(!world.witness.begun.iter().any(|(_, job)| touches(job)));
-    assert_eq!(world.cloud.errors.last().expect("told").0, "probe-refused");
+    for seed in 0..20 {
+        let mut world = asked_by(seed, Kind::Classic, |world| world.cloud.refuses_new = true);
+        world.run(30 * MINUTE);
+        let begun = when(&world, |told| matches!(told, Told::ProbeRefused(1, _)));
+        let ended = when(&world, |told| matches!(told, Told::GaveUp(_, Reason::ProbeRefused)));
+        assert!((10 * MINUTE..20 * MINUTE).contains(&(ended - begun)), "{}", ended - begun);
+        let touches = |job: &Job| matches!(job, Job::Attach | Job::Switch { .. } | Job::Restart);
+        assert!(!world.witness.begun.iter().any(|(_, job)| touches(job)));
+        assert_eq!(world.cloud.errors.last().expect("told").0, "probe-refused");
+    }
 }
 
 #[test]
@@ -112,7 +119,9 @@ fn a_pair_that_waited_for_its_window_is_tried_anew_before_it_is_installed() {
 #[test]
 fn one_restart_of_the_day_is_left_for_the_way_back_and_the_next_comes_a_day_later() {
     let mut world = asked(Kind::Classic, |world| world.nucleus.restarts = Restarts::DoNothing);
-    world.run(23 * HOUR);
+    world.run(HOUR);
+    world.relay.down_due = None;
+    world.run(22 * HOUR);
     assert_eq!(restarts(&world), 3);
     let gaps: Vec<u64> = world.witness.restarts.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps.iter().all(|gap| *gap >= 20 * MINUTE), "{gaps:?}");
@@ -121,6 +130,75 @@ fn one_restart_of_the_day_is_left_for_the_way_back_and_the_next_comes_a_day_late
     assert_eq!(restarts(&world), 4, "the way back may");
     world.run(DAY);
     assert!((5..=8).contains(&restarts(&world)), "it wakes up by itself: {}", restarts(&world));
+}
+
+#[test]
+fn a_rotation_that_the_restarts_of_the_day_hold_up_goes_on_by_itself() {
+    let mut world = asked(Kind::Classic, |world| world.max_restarts = 2);
+    world.must_settle();
+    world.ask();
+    world.run(10 * MINUTE);
+    world.relay.down_due = None;
+    assert_eq!((stage(&world), restarts(&world)), ("await-window", 1));
+    world.run(DAY);
+    assert_eq!(restarts(&world), 2);
+}
+
+#[test]
+fn a_day_is_counted_from_the_restart_however_long_its_note_took_to_save() {
+    let mut world = asked(Kind::Classic, |world| {
+        (world.max_restarts, world.nucleus.restarts) = (2, Restarts::DoNothing);
+        world.once.push(("Switched", 0, |world| world.disk.fail = 4));
+    });
+    world.run(3 * DAY);
+    assert!((2..=3).contains(&restarts(&world)), "{}", restarts(&world));
+}
+
+#[test]
+fn a_way_back_on_which_the_wrong_unit_is_restarted_is_told_and_paced() {
+    let mut world = asked(Kind::Classic, |world| {
+        world.cloud.turns = true;
+        world.once.push(("Restarted", 0, |world| world.nucleus.restarts = Restarts::WrongUnit));
+    });
+    world.run(25 * MINUTE);
+    let back = when(&world, |told| matches!(told, Told::RollingBack(..)));
+    let soon = |at: &&u64| (back..back + 15 * MINUTE).contains(*at);
+    assert_eq!(world.witness.restarts.iter().filter(soon).count(), 1);
+    world.run(20 * MINUTE);
+    let waits = |up: &Uplink| matches!(up, Uplink::Err { code, .. } if code == "restart-failed");
+    assert!(world.relay.up.iter().any(waits), "there is no link to tell it");
+}
+
+#[test]
+fn without_a_loopback_the_pair_counts_as_confirmed_once_it_was_taken_over_ten_minutes() {
+    let mut world = asked(Kind::Classic, |_| {});
+    world.nucleus.no_loopback = true;
+    world.run(HOUR);
+    let restarted = when(&world, |told| matches!(told, Told::Restarted(_)));
+    let confirmed = when(&world, |told| matches!(told, Told::Confirmed(_)));
+    assert!(confirmed - restarted >= 12 * MINUTE, "{}", confirmed - restarted);
+    assert_eq!(world.cloud.acked.len(), 1);
+}
+
+#[test]
+fn one_acceptance_takes_back_all_refusals_before_it() {
+    let mut world = asked(Kind::Classic, |world| {
+        world.once.push(("Restarting", 0, |world| world.nucleus.stays_away = true));
+    });
+    world.run(MINUTE);
+    let new = world.disk.configured().1.facts.id;
+    for _ in 0..20 {
+        let refusals = |world: &World| {
+            let refused = |told: &&(u64, Told)| matches!(told.1, Told::ProbeRefused(..));
+            world.witness.told.iter().filter(refused).count()
+        };
+        let so_far = refusals(&world);
+        world.cloud.end(new);
+        assert!(world.run_until(HOUR, |world| refusals(world) == so_far + 2));
+        world.cloud.activate(new);
+        world.run(10 * MINUTE);
+    }
+    assert_eq!((stage(&world), world.witness.rolled_back), ("confirming", 0));
 }
 
 #[test]
