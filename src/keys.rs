@@ -1,4 +1,4 @@
-//! Private keys: made, loaded, and used to sign a CSR.
+//! Private keys: made, loaded, and used to sign a CSR or a proof.
 //!
 //! Owns what a private key may do here: it is written to a file of its owner's alone (by
 //! `install.rs`), signs CSRs, and tells its digest. It never shows itself in a log, and its DER and
@@ -17,12 +17,12 @@ use std::{fmt, str::FromStr, sync::Arc};
 use getrandom::SysRng;
 use rcgen::KeyPair;
 use rsa::pkcs8::EncodePrivateKey;
-use rustls::{crypto::ring::sign::any_supported_type, sign::SigningKey};
+use rustls::{SignatureScheme, crypto::ring::sign::any_supported_type, sign::SigningKey};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    wire::{KeyDigest, ThingName},
+    wire::{KeyDigest, Signature, ThingName},
     x509::key_digest_of_spki,
 };
 
@@ -161,6 +161,19 @@ impl PrivateKey {
     pub fn csr_for(&self, subject: &[u8]) -> Result<Vec<u8>, KeyError> {
         let (key, spki) = self.usable()?;
         csr::sign(key.as_ref(), self.kind, subject, &spki)
+    }
+
+    /// Signs a text: RSA by PKCS #1 v1.5 with SHA-256, P-256 with SHA-256, P-384 with SHA-384.
+    pub fn sign(&self, text: &[u8]) -> Result<Signature, KeyError> {
+        const SCHEMES: [SignatureScheme; 3] = [
+            SignatureScheme::RSA_PKCS1_SHA256,
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::ECDSA_NISTP384_SHA384,
+        ];
+        let (key, _) = self.usable()?;
+        let signer = key.choose_scheme(&SCHEMES).ok_or(KeyError::Unsupported)?;
+        let signature = signer.sign(text).map_err(|_| KeyError::Unsupported)?;
+        Signature::new(signature).ok_or(KeyError::Unsupported)
     }
 }
 

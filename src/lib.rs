@@ -69,6 +69,7 @@ pub mod keys;
 pub mod links;
 pub mod local_time;
 pub mod nucleus;
+pub mod proof;
 pub mod reason;
 pub mod relay;
 pub mod runtime;

@@ -27,7 +27,7 @@ impl Relay {
             Say::Csr { csr, rotation } => core.on_own_csr(scene, csr, rotation),
             Say::Acked { certificate, rotation } => {
                 let header = Header { rotation, ..Header::default() };
-                let ack = CrtAck { header, certificate: AckName::Named(certificate) };
+                let ack = CrtAck { header, certificate: AckName::Named(certificate), sig: None };
                 core.on_ack(scene, &ack, Arrival::Maybe);
             }
             Say::Failed { why, certificate, rotation, ends } => {
@@ -49,7 +49,7 @@ impl Child {
             Some(waiting) if waiting == key => self.on_same_csr(scene),
             _ => {
                 let header = Header { rotation, ..Header::default() };
-                self.on_new_csr(scene, key, CsrRes { header, csr });
+                self.on_new_csr(scene, key, CsrRes { header, csr, sig: None });
             }
         }
     }

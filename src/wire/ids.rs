@@ -5,7 +5,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Longest thing name, in bytes; AWS IoT's own limit.
@@ -35,6 +35,9 @@ pub enum IdError {
         /// How many digits it needs.
         digits: usize,
     },
+    /// It is not base64.
+    #[error("it is not base64")]
+    NotBase64,
 }
 
 /// The name of an AWS IoT thing, which is also its MQTT client id: 1–128 of `[a-zA-Z0-9:_-]`.
@@ -177,6 +180,57 @@ hex_id!(
     Mid,
     16
 );
+hex_id!(
+    /// What a proof of a rotation must be about (`nonce`): 128 random bits.
+    Nonce,
+    16
+);
+
+/// A signature by a device's key (`sig`): base64 on the wire, of 1,024 characters at most.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Signature(Box<[u8]>);
+
+/// The longest signature, in bytes: 1,024 characters of base64. RSA-4096 has 512.
+const MAX_SIGNATURE: usize = 768;
+
+impl Signature {
+    /// A signature that was just made; `None` if it is longer than the wire takes.
+    pub fn new(bytes: Vec<u8>) -> Option<Self> {
+        (bytes.len() <= MAX_SIGNATURE).then(|| Self(bytes.into()))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl FromStr for Signature {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let limit = BASE64.encode_len(MAX_SIGNATURE);
+        if text.len() > limit {
+            return Err(IdError::TooLong { limit });
+        }
+        let bytes = BASE64.decode(text.as_bytes()).map_err(|_| IdError::NotBase64)?;
+        Self::new(bytes).ok_or(IdError::TooLong { limit })
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+serde_as_text!(Signature);
 
 #[cfg(test)]
 mod tests {

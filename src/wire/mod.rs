@@ -9,7 +9,9 @@ mod payload;
 pub mod render;
 mod topic;
 
-pub use ids::{CertificateId, IdError, KeyDigest, MAX_THING_NAME, Mid, RotationId, ThingName};
+pub use ids::{
+    CertificateId, IdError, KeyDigest, MAX_THING_NAME, Mid, Nonce, RotationId, Signature, ThingName,
+};
 pub use payload::{
     AckName, AckProof, CertificateMessage, CrtAck, CrtErr, CsrReq, CsrRes, Header, MAX_PAYLOAD,
     PayloadError, Verdict, escape,

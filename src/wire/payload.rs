@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    ids::{CertificateId, Mid, RotationId, ThingName},
+    ids::{CertificateId, Mid, Nonce, RotationId, Signature, ThingName},
     topic::Kind,
 };
 use crate::schedule::Timestamp;
@@ -86,6 +86,8 @@ pub struct CsrReq {
     pub not_after: Option<Timestamp>,
     /// The device is not to be asked before this.
     pub hold_until: Option<Timestamp>,
+    /// What the device's proofs are to be about ([`crate::proof`]).
+    pub nonce: Option<Nonce>,
 }
 
 impl CsrReq {
@@ -96,6 +98,7 @@ impl CsrReq {
             header: Header::of(&fields),
             not_after: time(&fields, "notAfter"),
             hold_until: time(&fields, "holdUntil"),
+            nonce: parsed(&fields, "nonce"),
         })
     }
 }
@@ -107,6 +110,8 @@ pub struct CsrRes {
     pub header: Header,
     /// The CSR, DER.
     pub csr: Vec<u8>,
+    /// The proof by the key in use ([`crate::proof`]).
+    pub sig: Option<Signature>,
 }
 
 impl CsrRes {
@@ -117,7 +122,8 @@ impl CsrRes {
             .into_iter()
             .find(|pem| matches!(pem.tag(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST"))
             .ok_or(PayloadError::BadPem)?;
-        Ok(Self { header, csr: csr.into_contents() })
+        let sig = parsed(&object(payload).unwrap_or_default(), "sig");
+        Ok(Self { header, csr: csr.into_contents(), sig })
     }
 }
 
@@ -182,13 +188,19 @@ pub struct CrtAck {
     pub header: Header,
     /// The certificate that it is about.
     pub certificate: AckName,
+    /// The proof by the new key ([`crate::proof`]).
+    pub sig: Option<Signature>,
 }
 
 impl CrtAck {
     /// Reads a payload; `{}` is a bare ack.
     pub fn parse(payload: &[u8]) -> Result<Self, PayloadError> {
         let fields = object(payload)?;
-        Ok(Self { header: Header::of(&fields), certificate: ack_name(&fields) })
+        Ok(Self {
+            header: Header::of(&fields),
+            certificate: ack_name(&fields),
+            sig: parsed(&fields, "sig"),
+        })
     }
 }
 
@@ -346,7 +358,7 @@ mod tests {
     #[test]
     fn what_is_written_reads_back_the_same() {
         let csr = CsrRes::parse(&render::csr_res(&header(), b"csr")).expect("readable");
-        assert_eq!(csr, CsrRes { header: header(), csr: b"csr".to_vec() });
+        assert_eq!(csr, CsrRes { header: header(), csr: b"csr".to_vec(), sig: None });
 
         let chain = [b"leaf".as_slice(), b"issuer"];
         let crt = CertificateMessage::parse(&render::crt(&header(), chain)).expect("readable");

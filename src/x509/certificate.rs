@@ -44,6 +44,12 @@ pub fn certificate_subject(der: &[u8]) -> Result<Vec<u8>, Refusal> {
     parse(der).map(|certificate| certificate.subject().as_raw().to_vec())
 }
 
+/// A certificate's public key as it stands: a SubjectPublicKeyInfo, DER. `bad-certificate` when the
+/// certificate can't be read whole.
+pub fn certificate_spki(der: &[u8]) -> Result<Vec<u8>, Refusal> {
+    parse(der).map(|certificate| certificate.public_key().raw.to_vec())
+}
+
 /// The id of a certificate, whatever its DER holds.
 pub fn certificate_id(der: &[u8]) -> CertificateId {
     CertificateId(sha256(der))

@@ -14,8 +14,8 @@ use serde::Deserialize;
 
 pub use anchors::{Anchors, AnchorsError};
 pub use certificate::{
-    CertificateFacts, accept_certificate, certificate_id, certificate_subject, join_chain,
-    read_certificate, split_chain,
+    CertificateFacts, accept_certificate, certificate_id, certificate_spki, certificate_subject,
+    join_chain, read_certificate, split_chain,
 };
 pub use csr::{MAX_CSR, accept_csr, csr_key, verify_csr_signature};
 pub use key::key_digest_of_spki;

@@ -1,0 +1,195 @@
+//! The functions: the order of calls. What is to be done is decided in [`crate::decide`].
+//!
+//! Whatever returns an error is handed in again by its queue. Each function can be killed before or
+//! after any call, and run twice at once: an intent is written before the first call, and whoever
+//! finds a record that someone else has written since, or is at work on, gives up and comes again.
+
+pub mod audit;
+pub mod complete;
+pub mod due;
+pub mod issue;
+pub mod report;
+pub mod request;
+pub mod sweep;
+
+use certrelay::schedule::Timestamp;
+
+use crate::{
+    decide::{
+        code::Code,
+        issue::activated,
+        speaker::{self, Route},
+        uplink::{Body, Envelope, Uplink, UplinkError},
+    },
+    messages::{self, Message},
+    ports::{Attachment, CallError, Cloud, Failure, PutError, Registry},
+    record::Record,
+    settings::Settings,
+};
+
+/// How a function's work on one message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// It was done, by this word.
+    Did(&'static str),
+    /// It was refused, and the sender told where there is one.
+    Refused(Code),
+    /// Nothing had to be done.
+    Nothing,
+}
+
+/// Why a message goes back to its queue.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Someone else has written the record meanwhile.
+    #[error("someone else has written the record")]
+    Raced,
+    /// Someone else is at work on the record.
+    #[error("someone else is at work on the rotation")]
+    Busy,
+    /// The message is nothing that this function reads. Its queue gives it up after some turns.
+    #[error("the message can't be read: {0}")]
+    Unreadable(String),
+}
+
+impl From<PutError> for Fault {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Raced => Self::Raced,
+            PutError::Call(error) => Self::Call(error),
+        }
+    }
+}
+
+/// An uplink message whose sender may speak for the device, with the device's newest record.
+struct Heard<B> {
+    uplink: Uplink<B>,
+    route: Route,
+    record: Option<Record>,
+}
+
+/// Reads an uplink message and looks up who spoke. `Err(Ok(…))` is an end too: it was refused.
+async fn hear<B: Body, C: Cloud>(
+    cloud: &C,
+    settings: &Settings,
+    event: &[u8],
+) -> Result<Heard<B>, Result<Done, Fault>> {
+    let uplink = match Uplink::<B>::parse(event) {
+        Ok(uplink) => uplink,
+        Err(UplinkError::Stray(why)) => return Err(Err(Fault::Unreadable(why))),
+        Err(UplinkError::Refused { envelope, code }) => {
+            return Err(refuse(cloud, settings, &envelope, code).await);
+        }
+    };
+    let record = cloud.latest(&uplink.envelope.thing).await.map_err(|error| Err(error.into()))?;
+    match who(cloud, &uplink.envelope, record.as_ref()).await {
+        Ok(Ok(route)) => Ok(Heard { uplink, route, record }),
+        Ok(Err(code)) => Err(refuse(cloud, settings, &uplink.envelope, code).await),
+        Err(error) => Err(Err(error.into())),
+    }
+}
+
+/// How a message came, if whoever sent it may speak for the device.
+async fn who<C: Cloud>(
+    cloud: &C,
+    envelope: &Envelope,
+    record: Option<&Record>,
+) -> Result<Result<Route, Code>, CallError> {
+    let question = match speaker::question(envelope, record) {
+        Ok(question) => question,
+        Err(code) => return Ok(Err(code)),
+    };
+    let is_known = question.is_principal_known;
+    if !is_known && !cloud.speaks_for(question.principal, &question.speaker).await? {
+        return Ok(Err(Code::UnknownSpeaker));
+    }
+    if question.route == Route::Relayed
+        && !cloud.is_associated(&question.speaker, &envelope.thing).await?
+    {
+        return Ok(Err(Code::NotAssociated));
+    }
+    Ok(Ok(question.route))
+}
+
+/// Tells the sender that its message was refused, for good. The answer names whose connection the
+/// message came over, so a gateway that did not send it does not heed it.
+async fn refuse<C: Cloud>(
+    cloud: &C,
+    settings: &Settings,
+    envelope: &Envelope,
+    code: Code,
+) -> Result<Done, Fault> {
+    send(cloud, messages::result(envelope, Some(code), settings)).await?;
+    Ok(Done::Refused(code))
+}
+
+/// Tells the sender that its message was acted on.
+async fn settle<C: Cloud>(
+    cloud: &C,
+    settings: &Settings,
+    envelope: &Envelope,
+) -> Result<(), CallError> {
+    send(cloud, messages::result(envelope, None, settings)).await
+}
+
+async fn send<C: Cloud>(cloud: &C, message: Option<Message>) -> Result<(), CallError> {
+    match message {
+        Some(Message { topic, payload }) => cloud.publish(&topic, &payload).await,
+        None => Ok(()),
+    }
+}
+
+/// Gives the new certificate the old one's policies and thing, activates it, and sends it. The record
+/// says that we are at it. Every call may have been made before.
+async fn attach_and_send<C: Cloud>(
+    cloud: &C,
+    settings: &Settings,
+    record: Record,
+    policies: &[String],
+    now: Timestamp,
+) -> Result<Done, Fault> {
+    let Some(made) = record.state.made().cloned() else { return Err(Fault::Busy) };
+    for policy in policies {
+        cloud.attach_policy(made.id, policy).await?;
+    }
+    let thing = record.thing().clone();
+    let attachment = Attachment { thing, is_exclusive: record.old.is_exclusive };
+    cloud.attach_thing(made.id, &attachment).await?;
+    cloud.set_active(made.id, true).await?;
+    let record = activated(record, made.clone(), now);
+    cloud.put(&record).await?;
+    send(cloud, messages::crt(&record, &made, settings)).await?;
+    Ok(Done::Did("issued"))
+}
+
+/// Detaches and deletes a certificate that is not ACTIVE. One that is gone is done with. Whether it
+/// is: AWS detaches some seconds later, so the delete can come too early.
+async fn delete<C: Registry>(
+    cloud: &C,
+    certificate: certrelay::wire::CertificateId,
+    thing: &certrelay::wire::ThingName,
+) -> Result<bool, CallError> {
+    absent_is_done(cloud.detach_thing(certificate, thing).await)?;
+    let policies = cloud.policies_of(certificate).await;
+    let policies = match policies {
+        Err(CallError { why: Failure::NotFound, .. }) => return Ok(true),
+        policies => policies?,
+    };
+    for policy in policies {
+        absent_is_done(cloud.detach_policy(certificate, &policy).await)?;
+    }
+    match cloud.delete(certificate).await {
+        Err(CallError { why: Failure::Conflict, .. }) => Ok(false),
+        deleted => absent_is_done(deleted).map(|()| true),
+    }
+}
+
+fn absent_is_done(result: Result<(), CallError>) -> Result<(), CallError> {
+    match result {
+        Err(CallError { why: Failure::NotFound, .. }) => Ok(()),
+        result => result,
+    }
+}

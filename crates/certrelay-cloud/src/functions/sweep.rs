@@ -1,0 +1,51 @@
+//! `sweep`: every hour; queues the records whose time has come, and sends the support team its
+//! digest.
+
+use certrelay::schedule::Timestamp;
+
+use super::Fault;
+use crate::{
+    decide::report,
+    ports::{Cloud, Page, Queue},
+};
+
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// How many records were queued.
+    pub due: usize,
+    /// How many notes were told of.
+    pub notes: usize,
+}
+
+/// Queues what is due, up to `most` records, and sends the digest. The rest is due an hour later
+/// still.
+pub async fn sweep<C: Cloud>(cloud: &C, most: usize, now: Timestamp) -> Result<Swept, Fault> {
+    let notes = tell(cloud).await?;
+    let (mut due, mut token) = (0, None);
+    while due < most {
+        let Page { mut items, next } = cloud.due(now, token.as_deref()).await?;
+        items.truncate(most - due);
+        let messages: Vec<_> =
+            items.iter().filter_map(|key| serde_json::to_string(key).ok()).collect();
+        cloud.enqueue(Queue::Due, &messages).await?;
+        due += messages.len();
+        token = next;
+        if token.is_none() {
+            break;
+        }
+    }
+    Ok(Swept { due, notes })
+}
+
+/// One digest an hour at most, and none without a note. What it told is forgotten after it was sent,
+/// so a note may be told twice and is never lost.
+async fn tell<C: Cloud>(cloud: &C) -> Result<usize, Fault> {
+    let notes = cloud.notes(None).await?.items;
+    let Some((subject, text)) = report::digest(&notes) else { return Ok(0) };
+    cloud.notify(&subject, &text).await?;
+    for note in &notes {
+        cloud.forget(note).await?;
+    }
+    Ok(notes.len())
+}
