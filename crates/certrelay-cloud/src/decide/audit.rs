@@ -223,7 +223,9 @@ mod tests {
     #[test]
     fn an_audit_that_found_everything_fits_into_a_message() {
         let mut pass = Pass::default();
-        (0..5_000).for_each(|day| drop(pass.visit(&finding(Some(20_000 + day)))));
+        for day in 20_000..25_000 {
+            assert!(!pass.visit(&finding(Some(day))));
+        }
         let job = Job {
             task_id: "t".repeat(40),
             checks: vec![],
