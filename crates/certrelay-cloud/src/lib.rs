@@ -26,6 +26,8 @@
 
 pub mod decide;
 pub mod functions;
+#[cfg(feature = "memory")]
+pub mod memory;
 pub mod messages;
 pub mod ports;
 pub mod record;
