@@ -1,6 +1,7 @@
 //! What the cloud says to devices.
 
 use certrelay::{
+    reason::Reason,
     schedule::Timestamp,
     wire::{Kind, Mid, RotationId, ThingName},
 };
@@ -40,10 +41,24 @@ pub fn crt(record: &Record, made: &Made, settings: &Settings) -> Option<Message>
 
 /// `result`: what became of an uplink message. A refusal is for good.
 pub fn result(envelope: &Envelope, refusal: Option<Code>, settings: &Settings) -> Option<Message> {
+    verdict(envelope, refusal, refusal.is_some(), settings)
+}
+
+/// `result`: the device has sent a newer CSR. Of that one nothing is said, so nothing is final.
+pub fn outrun(envelope: &Envelope, settings: &Settings) -> Option<Message> {
+    verdict(envelope, Some(Reason::Superseded.into()), false, settings)
+}
+
+fn verdict(
+    envelope: &Envelope,
+    refusal: Option<Code>,
+    is_final: bool,
+    settings: &Settings,
+) -> Option<Message> {
     let body = json!({
         "for": envelope.kind.as_str(),
         "ok": refusal.is_none(),
-        "final": refusal.is_some(),
+        "final": is_final,
         "code": refusal.map(Code::as_str),
         "mid": envelope.header.mid,
         "rotationId": envelope.header.rotation.as_ref().map(RotationId::as_str),

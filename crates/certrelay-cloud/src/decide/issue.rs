@@ -30,6 +30,8 @@ pub enum Step {
     Resend(Made),
     /// Someone else is at it; later.
     Busy,
+    /// The device has sent a newer one since.
+    Outrun,
     /// It is refused, for good.
     Refuse(Code),
 }
@@ -49,7 +51,7 @@ pub fn judge(
         return Step::Refuse(Code::OtherRotation);
     }
     match accept(record, uplink, route, settings) {
-        Ok(key) => step(record, key, now),
+        Ok(key) => step(record, key, uplink.envelope.at, now),
         Err(code) => Step::Refuse(code),
     }
 }
@@ -95,9 +97,10 @@ fn prove(
     }
 }
 
-fn step(record: &Record, key: KeyDigest, now: Timestamp) -> Step {
+fn step(record: &Record, key: KeyDigest, at: Timestamp, now: Timestamp) -> Step {
+    let is_outrun = record.state.csr_at().is_some_and(|newest| at < newest);
     match &record.state {
-        State::Requested(_) => begin(record.clone(), key, now),
+        State::Requested(_) => begin(record.clone(), key, at, now),
         State::Issuing(_) | State::Withdrawing(_) | State::Reversing(_)
             if record.is_leased(now) =>
         {
@@ -108,7 +111,10 @@ fn step(record: &Record, key: KeyDigest, now: Timestamp) -> Step {
             None => Step::Make(Box::new(lease(record.clone(), state.clone(), now)), key),
         },
         State::Issued(state) if state.made.key == key => Step::Resend(state.made.clone()),
-        State::Issuing(_) | State::Issued(_) => begin(record.clone().supersede(false), key, now),
+        State::Issuing(_) | State::Issued(_) if is_outrun => Step::Outrun,
+        State::Issuing(_) | State::Issued(_) => {
+            begin(record.clone().supersede(false), key, at, now)
+        }
         State::Acked(_) | State::Deactivating(_) | State::Inactive(_) | State::Retiring(_) => {
             match record.state.made().filter(|made| made.key == key) {
                 Some(made) => Step::Resend(made.clone()),
@@ -124,17 +130,18 @@ fn step(record: &Record, key: KeyDigest, now: Timestamp) -> Step {
 }
 
 /// A key that nothing is under way for: a certificate of this rotation that fits it, or a new one.
-fn begin(record: Record, key: KeyDigest, now: Timestamp) -> Step {
+fn begin(record: Record, key: KeyDigest, csr_at: Timestamp, now: Timestamp) -> Step {
     match record.superseded_by_key(key).cloned() {
         Some(Superseded { has_failed: true, .. }) => Step::Refuse(Reason::StaleKey.into()),
         Some(Superseded { made, .. }) => {
             let record = record.without_superseded(made.id);
-            let state = Issuing { key, made: Some(made), lease: now + LEASE };
+            let made = Made { csr_at, ..made };
+            let state = Issuing { key, csr_at, made: Some(made), lease: now + LEASE };
             Step::Attach(Box::new(record.into_state(state)))
         }
         None if record.made >= MOST_CERTIFICATES => Step::Refuse(Code::TooManyCertificates),
         None => {
-            let state = Issuing { key, made: None, lease: now + LEASE };
+            let state = Issuing { key, csr_at, made: None, lease: now + LEASE };
             Step::Make(Box::new(record.into_state(state)), key)
         }
     }
@@ -148,7 +155,8 @@ fn lease(record: Record, state: Issuing, now: Timestamp) -> Record {
 pub fn made(mut record: Record, made: Made) -> Record {
     let lease = record.state.lease().unwrap_or_default();
     record.made = record.made.saturating_add(1);
-    record.into_state(Issuing { key: made.key, made: Some(made), lease })
+    let Made { key, csr_at, .. } = made;
+    record.into_state(Issuing { key, csr_at, made: Some(made), lease })
 }
 
 /// The record once its certificate is attached and ACTIVE.

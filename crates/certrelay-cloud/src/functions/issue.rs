@@ -1,6 +1,7 @@
 //! `issue`: from `csr_res`; makes the certificate for a CSR, once, and sends it.
 
 use certrelay::{
+    reason::Reason,
     schedule::Timestamp,
     wire::{CsrRes, KeyDigest},
 };
@@ -13,7 +14,7 @@ use crate::{
         speaker::Route,
     },
     messages,
-    ports::{CallError, Cloud, Failure},
+    ports::{CallError, Cloud, Created, Failure},
     record::{Made, Record},
     settings::Settings,
 };
@@ -36,6 +37,11 @@ pub async fn issue<C: Cloud>(
     match step {
         Step::Refuse(code) => refuse(cloud, settings, &heard.uplink.envelope, code).await,
         Step::Busy => Err(Fault::Busy),
+        Step::Outrun => {
+            let message = messages::outrun(&heard.uplink.envelope, settings);
+            send(cloud, message).await?;
+            Ok(Done::Refused(Code::Reason(Reason::Superseded)))
+        }
         Step::Resend(made) => {
             let record = heard.record.as_ref();
             send(cloud, record.and_then(|record| messages::crt(record, &made, settings))).await?;
@@ -79,7 +85,8 @@ async fn make<C: Cloud>(
         }
         created => created?,
     };
-    let made = Made { id: created.id, key, pem: created.pem, at: now };
+    let Created { id, pem } = created;
+    let made = Made { id, key, pem, csr_at: envelope.at, at: now };
     let record = issue::made(record, made);
     cloud.put(&record).await?;
     attach_and_send(cloud, settings, record, &policies, now).await

@@ -281,6 +281,7 @@ mod tests {
             id: CertificateId([fill; 32]),
             key: KeyDigest([fill; 32]),
             pem: String::from("pem"),
+            csr_at: Timestamp(1),
             at: Timestamp(2),
         }
     }
@@ -317,6 +318,7 @@ mod tests {
     fn a_record_reads_back_as_it_was_written() {
         let record = begun(None, 1).into_state(Issuing {
             key: KeyDigest([4; 32]),
+            csr_at: Timestamp(3),
             made: Some(made(4)),
             lease: Timestamp(99),
         });

@@ -60,6 +60,8 @@ pub struct Requested {
 pub struct Issuing {
     /// The CSR's key.
     pub key: KeyDigest,
+    /// When the CSR reached AWS IoT.
+    pub csr_at: Timestamp,
     /// The certificate, once it is made.
     pub made: Option<Made>,
     /// Until when nobody else may act.
@@ -171,6 +173,8 @@ pub struct Made {
     pub key: KeyDigest,
     /// The certificate, and its issuers where the CA gives them: PEM, leaf first.
     pub pem: String,
+    /// When its CSR reached AWS IoT.
+    pub csr_at: Timestamp,
     /// When it was made.
     pub at: Timestamp,
 }
@@ -221,6 +225,14 @@ impl State {
             | Self::Reversing(Reversing { made, .. })
             | Self::Withdrawing(Withdrawing { made, .. }) => Some(made),
             Self::Requested(_) | Self::Withdrawn(_) | Self::Abandoned(_) => None,
+        }
+    }
+
+    /// When the CSR of the certificate that counts now, or is being made, reached AWS IoT.
+    pub fn csr_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Issuing(state) => Some(state.csr_at),
+            _ => self.made().map(|made| made.csr_at),
         }
     }
 

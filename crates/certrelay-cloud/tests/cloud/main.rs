@@ -1,0 +1,9 @@
+//! The cloud side's promises, over the cloud in memory and in virtual time: every cut, every pair of
+//! functions at once, every attack.
+
+mod attacks;
+mod audits;
+mod cuts;
+mod errors;
+mod plant;
+mod turns;
