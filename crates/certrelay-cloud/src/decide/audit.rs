@@ -3,7 +3,8 @@
 //!
 //! An audit may find more than one invocation can read, and a queue keeps no order. So the findings
 //! are read twice: first they are counted by the day that they expire on, which fits into a message;
-//! then all are taken of the days that the budget covers, and some of the next.
+//! then all are taken of the days that the budget covers, and some of the next. The budget is a bound:
+//! what two checks find uses it up twice if the work is interrupted between them.
 
 use std::collections::BTreeMap;
 
