@@ -1,38 +1,46 @@
-//! A cloud that plays its side of the procedure (README, "Protocol") with a CA of its own.
+//! The cloud's side, by certrelay's own functions over a cloud in memory: what would run as Lambda
+//! functions on AWS decides here, with a CA of the demo's.
 //!
-//! It finds the certificates that expire soon, asks for CSRs, checks them as a cloud would, issues
-//! one certificate a key, retires the old one once the new one is acknowledged by its id, and says
-//! what became of every message. What it says may be lost under way, so it says it again. The core is
-//! one of the devices; its ack counts only over a connection that was made with the new certificate.
-//! [`Cloud`] decides and has no network; [`serve`] gives it one.
+//! Its days are short: an hour of the cloud's passes in a second, so that what was lost is asked
+//! for again while one looks on. At the end weeks pass at once, and the old certificates are retired
+//! as they would be: no sooner than their grace. [`Cloud`] has no network; [`serve`] gives it one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use anyhow::bail;
 use certrelay::{
-    reason::Reason,
     schedule::Timestamp,
-    wire::{
-        AckName, CertificateId, CrtAck, CrtErr, CsrRes, Header, KeyDigest, Kind, ThingName, Topics,
-        render,
-    },
+    wire::{CertificateId, CrtErr, Kind, ThingName, Topics},
     x509::{self, CommonNameRule},
+};
+use certrelay_cloud::{
+    functions::{Done, Fault, audit, complete, due, issue, report, request, sweep},
+    memory::{Ca, Memory, World},
+    ports::{Finding, Queue, Status},
+    record::Record,
+    settings::Settings,
 };
 use rcgen::{CertificateParams, SerialNumber};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::support::{
     peer::Peer,
     pki::{Authority, Pair, named},
 };
 
-/// How often the cloud says again what may have been lost.
-const AGAIN: Duration = Duration::from_secs(2);
+/// How often the cloud sees what is due.
+const TURN: Duration = Duration::from_millis(250);
+
+/// How many of the cloud's seconds pass in one.
+const PACE: u32 = 3600;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -48,50 +56,42 @@ const FIRST_EXPIRY: Duration = Duration::from_secs(12 * 86_400);
 /// A new certificate is valid from a little before: not every clock is right.
 const CLOCKS_APART: Duration = Duration::from_secs(60);
 
-/// How long a new certificate is valid.
-const VALIDITY: Duration = Duration::from_secs(365 * 86_400);
+/// The check of the audits.
+const CHECK: &str = "DEVICE_CERTIFICATE_EXPIRING_CHECK";
 
-/// The code for an ack that came over a connection with another certificate than it names.
-const OTHER_PRINCIPAL: &str = "other-principal";
+/// What every device may do.
+const POLICY: &str = "device";
 
 /// A message to the cloud's broker: topic and payload.
 pub type Message = (String, Vec<u8>);
 
 /// What the cloud knows.
 pub struct Cloud {
-    authority: Authority,
+    memory: Memory,
+    settings: Settings,
+    signers: Signers,
     core: ThingName,
     topics: Topics,
-    now: Timestamp,
+    /// When it began, by its own clock.
+    began: Timestamp,
     devices: BTreeMap<ThingName, Device>,
-    /// Every key that a certificate was ever issued for, and whose it is.
-    keys: BTreeMap<KeyDigest, ThingName>,
-    /// Certificates that are no longer to be used.
-    retired: BTreeSet<CertificateId>,
-    serials: u64,
+    audits: u32,
+    /// Uplink messages that a function gave back to their queue.
+    queue: VecDeque<(Kind, Vec<u8>)>,
 }
 
-/// One device.
+/// One device, as the demo looks at it.
 pub struct Device {
     /// The certificate that it began with …
     pub first: CertificateId,
     /// … and its serial number.
     pub first_serial: u64,
-    /// The certificate in use, as far as the cloud knows.
-    pub in_use: CertificateId,
-    expires: Timestamp,
-    /// The certificates issued for its CSRs, leaf as DER; one a key.
-    issued: BTreeMap<KeyDigest, (CertificateId, Vec<u8>)>,
-    /// Whether it was asked for a CSR.
-    pub asked: bool,
     /// How many CSRs of it arrived.
     pub csrs: u32,
     /// How many acks of it arrived.
     pub acks: u32,
     /// What became of it.
     pub outcome: Option<Outcome>,
-    /// What the cloud last said to it, or of it.
-    said: Option<Message>,
 }
 
 /// How a rotation ended.
@@ -113,79 +113,119 @@ pub struct Count {
     pub refused: usize,
 }
 
+/// The CA that the brokers trust: it signs the first certificates and those for CSRs.
+#[derive(Clone)]
+struct Signers(Arc<Mutex<Signer>>);
+
+struct Signer {
+    authority: Authority,
+    serials: u64,
+}
+
+impl Signers {
+    fn next(&self) -> MutexGuard<'_, Signer> {
+        let mut signer = self.0.lock().expect("nobody panics while signing");
+        signer.serials += 1;
+        signer
+    }
+}
+
+impl Ca for Signers {
+    fn sign(&mut self, csr: &str, now: Timestamp, life: Duration) -> Result<String, String> {
+        let signer = self.next();
+        let serial = SerialNumber::from(signer.serials);
+        Ok(signer.authority.sign_csr_with(csr, |params| {
+            validity(params, before(now, CLOCKS_APART), now + life);
+            params.serial_number = Some(serial);
+        }))
+    }
+}
+
 impl Cloud {
     pub fn new(authority: Authority, core: ThingName, now: Timestamp) -> Self {
+        let signers = Signers(Arc::new(Mutex::new(Signer { authority, serials: 0x1000 })));
+        let mut world = World::new(signers.clone(), now);
+        world.wall = Some(now);
         Self {
             topics: Topics::parse("management/topic", &core).expect("the usual prefix is valid"),
-            authority,
+            memory: Memory::new(world),
+            settings: Settings { common_name: CommonNameRule::Match, ..Settings::default() },
+            signers,
             core,
-            now,
+            began: now,
             devices: BTreeMap::new(),
-            keys: BTreeMap::new(),
-            retired: BTreeSet::new(),
-            serials: 0x1000,
+            audits: 0,
+            queue: VecDeque::new(),
         }
     }
 
-    /// Registers a device: its first pair, which expires soon.
+    /// Registers a device, behind the core unless it is the core itself: its first pair, which
+    /// expires soon.
     pub fn enrol(&mut self, name: &ThingName) -> Pair {
-        self.serials += 1;
+        let signer = self.signers.next();
         let mut params = named(name.as_str());
-        let expires = self.now + FIRST_EXPIRY;
-        validity(&mut params, before(self.now, FIRST_AGE), expires);
-        params.serial_number = Some(self.serials.into());
-        let pair = self.authority.issue(&params);
-        let facts = x509::read_certificate(&der(&pair.certificate)).expect("issued here");
-        self.keys.insert(facts.key, name.clone());
+        validity(&mut params, before(self.began, FIRST_AGE), self.began + FIRST_EXPIRY);
+        params.serial_number = Some(signer.serials.into());
+        let pair = signer.authority.issue(&params);
+        let mut world = self.memory.world();
         let device = Device {
-            first: facts.id,
-            first_serial: self.serials,
-            in_use: facts.id,
-            expires,
-            issued: BTreeMap::new(),
-            asked: false,
+            first: world.enrol(&pair.certificate, name, false, &[POLICY]),
+            first_serial: signer.serials,
             csrs: 0,
             acks: 0,
             outcome: None,
-            said: None,
         };
+        if *name != self.core {
+            world.associations.insert((self.core.clone(), name.clone()));
+        }
         self.devices.insert(name.clone(), device);
         pair
     }
 
-    /// Asks every child for a CSR whose certificate expires soon.
+    /// An audit finds the children whose certificates expire soon, and they are asked for CSRs.
     pub fn audit(&mut self) -> Vec<Message> {
-        self.ask(|name, core| name != core)
+        self.find(|name, core| name != core)
     }
 
-    /// Asks the core for a CSR, if its certificate expires soon.
+    /// An audit finds the core, if its certificate expires soon.
     pub fn audit_core(&mut self) -> Vec<Message> {
-        self.ask(|name, core| name == core)
+        self.find(|name, core| name == core)
     }
 
-    fn ask(&mut self, whom: fn(&ThingName, &ThingName) -> bool) -> Vec<Message> {
-        let soon = self.now + EXPIRES_SOON;
-        let (core, topics) = (&self.core, &self.topics);
-        let due = self.devices.iter_mut();
-        let due = due.filter(|(name, device)| device.expires < soon && whom(name, core));
-        due.map(|(name, device)| {
-            device.asked = true;
-            let header =
-                Header { rotation: Some(rotation(device)), core: Some(core.clone()), mid: None };
-            let payload = render::csr_req(&header, Some(device.expires));
-            let request = (topics.topic(name, Kind::CsrReq), payload);
-            device.said.insert(request).clone()
-        })
-        .collect()
+    fn find(&mut self, whom: fn(&ThingName, &ThingName) -> bool) -> Vec<Message> {
+        self.audits += 1;
+        let task = format!("audit-{}", self.audits);
+        let found = self.devices.iter().filter(|(name, _)| whom(name, &self.core));
+        let found = found.filter_map(|(_, device)| self.expires_soon(device.first));
+        let found: Vec<_> = found.collect();
+        let details = json!([{ "checkName": CHECK, "nonCompliantResourcesCount": found.len() }]);
+        let notification = json!({ "taskId": task, "auditDetails": details }).to_string();
+        self.memory.world().findings.insert((task, CHECK.to_owned()), found);
+        run(audit::begin(&self.memory, notification.as_bytes())).expect("it is one of ours");
+        let now = self.now();
+        while let Some(job) = self.take(Queue::Audit) {
+            let job = job.as_bytes();
+            let done = audit::go_on(&self.memory, &self.settings, job, || false, now);
+            run(done).expect("nothing fails in memory");
+        }
+        while let Some(order) = self.take(Queue::Rotate) {
+            let fresh = fastrand::u128(..).to_be_bytes();
+            let order = order.as_bytes();
+            let done = request::request(&self.memory, &self.settings, order, fresh, now);
+            run(done).expect("nothing fails in memory");
+        }
+        self.said()
     }
 
-    /// What was last said to each device, once more. A nucleus keeps nothing for a gateway that is
-    /// away or can't hear, and the last word on an ack nobody answers.
-    pub fn say_again(&self) -> Vec<Message> {
-        self.devices.values().filter_map(|device| device.said.clone()).collect()
+    fn expires_soon(&self, certificate: CertificateId) -> Option<Finding> {
+        let world = self.memory.world();
+        let pem = &world.certificates.get(&certificate)?.pem;
+        let facts = x509::read_certificate(&der(pem)).ok()?;
+        let is_soon = facts.not_after < self.began + EXPIRES_SOON;
+        is_soon.then_some(Finding { certificate, expires: Some(facts.not_after) })
     }
 
-    /// A message arrived; what it is answered with. `principal` is the certificate of the core's
+    /// A message arrived; what the cloud says then. `principal` is the certificate of the core's
     /// connection: everything comes over that.
     pub fn receive(
         &mut self,
@@ -194,31 +234,123 @@ impl Cloud {
         principal: Option<CertificateId>,
     ) -> Vec<Message> {
         let Some((name, kind)) = self.topics.read(topic) else { return Vec::new() };
-        let answer = match kind {
-            Kind::CsrRes => self.on_csr(&name, payload),
-            Kind::CrtAck => self.on_ack(&name, payload, principal).map(|()| None),
-            Kind::CrtErr => self.on_error(&name, payload).map(|()| None),
-            Kind::CsrReq | Kind::Crt | Kind::Result => return Vec::new(),
-        };
-        let answer = match answer {
-            Ok(Some(certificate)) => certificate,
-            Ok(None) => self.result(&name, kind, payload, None),
-            Err(code) => self.result(&name, kind, payload, Some(&code)),
-        };
+        let event = self.rule(&name, payload, principal);
         if let Some(device) = self.devices.get_mut(&name) {
-            device.said = Some(answer.clone());
+            match kind {
+                Kind::CsrRes => device.csrs += 1,
+                Kind::CrtAck => device.acks += 1,
+                _ => {}
+            }
         }
-        vec![answer]
+        self.handle(&name, kind, event);
+        self.said()
+    }
+
+    /// The event that a topic rule makes of a message; see the template of the cloud side.
+    fn rule(&self, thing: &ThingName, payload: &[u8], principal: Option<CertificateId>) -> Vec<u8> {
+        let mut event: Value = serde_json::from_slice(payload).unwrap_or_else(|_| json!({}));
+        event["thing"] = json!(thing);
+        event["client"] = json!(self.core);
+        event["principal"] = json!(principal);
+        event["at"] = json!(self.now().0);
+        event.to_string().into_bytes()
+    }
+
+    fn handle(&mut self, name: &ThingName, kind: Kind, event: Vec<u8>) {
+        let (memory, settings, now) = (&self.memory, &self.settings, self.now());
+        let done = match kind {
+            Kind::CsrRes => run(issue::issue(memory, settings, &event, now)),
+            Kind::CrtAck => run(complete::complete(memory, settings, &event, now)),
+            Kind::CrtErr => run(report::report(memory, settings, &event, now)),
+            Kind::CsrReq | Kind::Crt | Kind::Result => return,
+        };
+        let outcome = match (kind, done) {
+            (_, Err(Fault::Unreadable(_))) => return,
+            (_, Err(_)) => return self.queue.push_back((kind, event)),
+            (Kind::CrtAck, Ok(Done::Did(_))) => {
+                let how = serde_json::from_slice::<Value>(&event).ok();
+                let how = how.and_then(|event| Some(event.get("ack")?.as_str()?.to_owned()));
+                Outcome::Rotated(how.unwrap_or_default())
+            }
+            (Kind::CrtErr, Ok(_)) => {
+                let error = CrtErr::parse(&event).unwrap_or_default();
+                Outcome::Refused(error.code.unwrap_or(error.error))
+            }
+            (_, Ok(Done::Refused(code))) => Outcome::Refused(code.as_str().to_owned()),
+            (_, Ok(_)) => return,
+        };
+        if let Some(device) = self.devices.get_mut(name) {
+            device.outcome.get_or_insert(outcome);
+        }
+    }
+
+    /// The cloud's clock stands so far after its beginning: what is due by then is done.
+    pub fn turn(&mut self, elapsed: Duration) -> Vec<Message> {
+        let now = self.began + elapsed * PACE;
+        if now > self.now() {
+            self.memory.world().now = now;
+        }
+        self.sweep();
+        for (kind, event) in std::mem::take(&mut self.queue) {
+            let thing = serde_json::from_slice::<Value>(&event).ok();
+            let thing = thing.and_then(|event| event["thing"].as_str()?.parse().ok());
+            if let Some(thing) = thing {
+                self.handle(&thing, kind, event);
+            }
+        }
+        self.said()
+    }
+
+    /// Weeks pass, until the cloud has nothing left to do about what it was told; how many days.
+    pub fn let_weeks_pass(&mut self) -> u64 {
+        let from = self.now();
+        for _ in 0..60 {
+            self.sweep();
+            let mut world = self.memory.world();
+            world.now = world.now + DAY / 2;
+            if world.records.values().all(Record::is_over) {
+                break;
+            }
+        }
+        (self.now() - from).as_secs() / DAY.as_secs()
+    }
+
+    fn sweep(&mut self) {
+        let now = self.now();
+        run(sweep::sweep(&self.memory, 1000, now)).expect("nothing fails in memory");
+        while let Some(key) = self.take(Queue::Due) {
+            let done = due::due(&self.memory, &self.settings, key.as_bytes(), now);
+            run(done).expect("nothing fails in memory");
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.memory.world().now
+    }
+
+    fn take(&self, queue: Queue) -> Option<String> {
+        self.memory.world().take(queue)
+    }
+
+    fn said(&self) -> Vec<Message> {
+        self.memory.world().published.drain(..).collect()
     }
 
     /// How far the children have come.
     pub fn count(&self) -> Count {
         let number =
             |of: fn(&Device) -> bool| self.children().filter(|(_, device)| of(device)).count();
+        let world = self.memory.world();
+        let records = self.children().filter_map(|(name, _)| world.latest(name));
+        let (mut asked, mut issued) = (0, 0);
+        for record in records {
+            asked += 1;
+            issued += usize::from(record.made > 0);
+        }
         Count {
-            asked: number(|d| d.asked),
+            asked,
+            issued,
             csrs: number(|d| d.csrs > 0),
-            issued: number(|d| !d.issued.is_empty()),
             rotated: number(|d| matches!(d.outcome, Some(Outcome::Rotated(_)))),
             refused: number(|d| matches!(d.outcome, Some(Outcome::Refused(_)))),
         }
@@ -230,122 +362,20 @@ impl Cloud {
     }
 
     /// The core, once it is enrolled.
-    pub fn core(&self) -> Option<&Device> {
-        self.devices.get(&self.core)
+    pub fn core(&self) -> Option<(&ThingName, &Device)> {
+        self.devices.get_key_value(&self.core)
+    }
+
+    /// The certificate that the device uses, as far as the cloud knows.
+    pub fn in_use(&self, name: &ThingName) -> Option<CertificateId> {
+        let world = self.memory.world();
+        world.latest(name)?.state.made().map(|made| made.id)
     }
 
     /// Whether a certificate is no longer to be used.
     pub fn has_retired(&self, certificate: CertificateId) -> bool {
-        self.retired.contains(&certificate)
-    }
-
-    /// The certificate for a CSR; the same one however often the CSR comes.
-    fn on_csr(&mut self, name: &ThingName, payload: &[u8]) -> Result<Option<Message>, String> {
-        let device = self.devices.get_mut(name).ok_or("unknown-thing")?;
-        device.csrs += 1;
-        let message = CsrRes::parse(payload).map_err(|_| code(Reason::Unreadable));
-        let verdict = message.and_then(|m| self.judge(name, &m).map(|key| (m, key)));
-        let (message, key) = match verdict {
-            Ok(good) => good,
-            Err(code) => {
-                let refused = Outcome::Refused(code.clone());
-                self.device(name).outcome.get_or_insert(refused);
-                return Err(code);
-            }
-        };
-        if !self.devices[name].issued.contains_key(&key) {
-            self.issue(name, &message.csr, key);
-        }
-        let header =
-            Header { rotation: message.header.rotation, core: Some(self.core.clone()), mid: None };
-        let (_, leaf) = &self.devices[name].issued[&key];
-        let payload = render::crt(&header, [leaf.as_slice()]);
-        Ok(Some((self.topics.topic(name, Kind::Crt), payload)))
-    }
-
-    /// Whether a CSR is one that this device may send; the key, or why not.
-    fn judge(&self, name: &ThingName, message: &CsrRes) -> Result<KeyDigest, String> {
-        if message.header.core.as_ref() != Some(&self.core) {
-            return Err(code(Reason::OtherCore));
-        }
-        let key = x509::accept_csr(&message.csr, name, CommonNameRule::Match)
-            .map_err(|refusal| code(refusal.0))?;
-        x509::verify_csr_signature(&message.csr).map_err(|refusal| code(refusal.0))?;
-        let is_known = self.keys.contains_key(&key);
-        if is_known && !self.devices[name].issued.contains_key(&key) {
-            return Err(code(Reason::KeyNotNew));
-        }
-        Ok(key)
-    }
-
-    fn issue(&mut self, name: &ThingName, csr: &[u8], key: KeyDigest) {
-        self.serials += 1;
-        let (now, serial) = (self.now, SerialNumber::from(self.serials));
-        let csr = pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", csr));
-        let certificate = self.authority.sign_csr_with(&csr, |params| {
-            validity(params, before(now, CLOCKS_APART), now + VALIDITY);
-            params.serial_number = Some(serial);
-        });
-        let leaf = der(&certificate);
-        self.keys.insert(key, name.clone());
-        self.device(name).issued.insert(key, (x509::certificate_id(&leaf), leaf));
-    }
-
-    /// The device uses a certificate: every other one of it is retired.
-    fn on_ack(
-        &mut self,
-        name: &ThingName,
-        payload: &[u8],
-        principal: Option<CertificateId>,
-    ) -> Result<(), String> {
-        let ack = CrtAck::parse(payload).map_err(|_| code(Reason::Unreadable))?;
-        let device = self.devices.get_mut(name).ok_or("unknown-thing")?;
-        device.acks += 1;
-        let AckName::Named(id) = ack.certificate else {
-            return Err(code(Reason::AckUnknown));
-        };
-        if !device.issued.values().any(|(issued, _)| *issued == id) {
-            return Err(code(Reason::AckUnknown));
-        }
-        if *name == self.core && principal != Some(id) {
-            // It says that it uses the certificate, and does not.
-            device.outcome = Some(Outcome::Refused(OTHER_PRINCIPAL.to_owned()));
-            return Err(OTHER_PRINCIPAL.to_owned());
-        }
-        let others = device.issued.values().map(|(other, _)| *other).chain([device.in_use]);
-        self.retired.extend(others.filter(|other| *other != id));
-        device.in_use = id;
-        device.expires = self.now + VALIDITY;
-        let how = serde_json::from_slice::<Value>(payload).ok();
-        let how = how.and_then(|fields| Some(fields.get("ack")?.as_str()?.to_owned()));
-        device.outcome.get_or_insert(Outcome::Rotated(how.unwrap_or_default()));
-        Ok(())
-    }
-
-    fn on_error(&mut self, name: &ThingName, payload: &[u8]) -> Result<(), String> {
-        let error = CrtErr::parse(payload).map_err(|_| code(Reason::Unreadable))?;
-        let device = self.devices.get_mut(name).ok_or("unknown-thing")?;
-        device.outcome = Some(Outcome::Refused(error.code.unwrap_or(error.error)));
-        Ok(())
-    }
-
-    fn device(&mut self, name: &ThingName) -> &mut Device {
-        self.devices.get_mut(name).expect("only known devices are judged")
-    }
-
-    /// Says what became of an uplink message; a refusal is final.
-    fn result(&self, name: &ThingName, of: Kind, payload: &[u8], code: Option<&str>) -> Message {
-        let header = Header::read(payload);
-        let result = json!({
-            "core": self.core,
-            "mid": header.mid,
-            "rotationId": header.rotation,
-            "for": of.as_str(),
-            "ok": code.is_none(),
-            "final": code.is_some(),
-            "code": code,
-        });
-        (self.topics.topic(name, Kind::Result), result.to_string().into_bytes())
+        let world = self.memory.world();
+        world.certificates.get(&certificate).is_none_or(|known| known.status != Status::Active)
     }
 }
 
@@ -357,8 +387,8 @@ pub fn lock(cloud: &Shared) -> MutexGuard<'_, Cloud> {
     cloud.lock().expect("nobody panics while holding the cloud")
 }
 
-/// Subscribes to the uplinks and answers them, sends what it is given, and says again what may have
-/// been lost, until `outgoing` ends. `principal` says with which certificate the core is connected.
+/// Subscribes to the uplinks and answers them, sends what it is given, and does what is due, until
+/// `outgoing` ends. `principal` says with which certificate the core is connected.
 pub async fn serve(
     mut peer: Peer,
     cloud: Shared,
@@ -369,10 +399,11 @@ pub async fn serve(
         let filter = lock(&cloud).topics.filter(kind);
         peer.subscribe(&filter).await.map_err(anyhow::Error::msg)?;
     }
-    let mut again = tokio::time::interval(AGAIN);
+    let began = Instant::now();
+    let mut turns = tokio::time::interval(TURN);
     loop {
         let to_send = tokio::select! {
-            _ = again.tick() => lock(&cloud).say_again(),
+            _ = turns.tick() => lock(&cloud).turn(began.elapsed()),
             message = outgoing.recv() => match message {
                 Some(message) => vec![message],
                 None => return Ok(()),
@@ -391,13 +422,12 @@ pub async fn serve(
     }
 }
 
-fn rotation(device: &Device) -> certrelay::wire::RotationId {
-    let id = format!("rotation-{:x}", device.first_serial);
-    id.parse().expect("letters, digits and a dash")
-}
-
-fn code(reason: Reason) -> String {
-    reason.as_str().to_owned()
+/// A function's end. In memory nothing is ever waited for.
+fn run<T>(function: impl Future<Output = T>) -> T {
+    match pin!(function).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(end) => end,
+        Poll::Pending => unreachable!("a world whose callers take no turns never gives way"),
+    }
 }
 
 fn validity(params: &mut CertificateParams, from: Timestamp, until: Timestamp) {

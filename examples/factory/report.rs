@@ -196,13 +196,18 @@ fn row(
         name: name.clone(),
         first_serial: device.first_serial,
         certificate: connected.as_ref().ok().copied(),
-        end: end(cloud, device, connected),
+        end: end(cloud, name, device, connected),
         acknowledged,
         repeats: device.csrs.saturating_sub(1) + device.acks.saturating_sub(1),
     }
 }
 
-fn end(cloud: &Cloud, device: &Device, connected: Result<CertificateId, String>) -> End {
+fn end(
+    cloud: &Cloud,
+    name: &ThingName,
+    device: &Device,
+    connected: Result<CertificateId, String>,
+) -> End {
     if let Some(Outcome::Refused(code)) = &device.outcome {
         return End::Refused(code.clone());
     }
@@ -212,7 +217,7 @@ fn end(cloud: &Cloud, device: &Device, connected: Result<CertificateId, String>)
     };
     let fault = if device.outcome.is_none() {
         "the cloud never got its ack"
-    } else if certificate != device.in_use || certificate == device.first {
+    } else if cloud.in_use(name) != Some(certificate) || certificate == device.first {
         "it uses another certificate than the cloud knows of"
     } else if cloud.has_retired(certificate) {
         "its certificate is retired"
@@ -228,14 +233,16 @@ fn end(cloud: &Cloud, device: &Device, connected: Result<CertificateId, String>)
 async fn core(plant: &Plant, cloud: &Shared, nucleus: Option<CertificateId>) -> End {
     let configured = connect_core(plant).await;
     let cloud = cloud::lock(cloud);
-    let Some(core) = cloud.core() else { return End::Lost("the cloud does not know it".into()) };
+    let Some((name, core)) = cloud.core() else {
+        return End::Lost("the cloud does not know it".into());
+    };
     if configured.is_ok() && nucleus != configured.as_ref().ok().copied() {
         return End::Lost("its nucleus uses another certificate than it is to".to_owned());
     }
     if !plant.core_key_is_wiped() {
         return End::Lost("its old key is not wiped".to_owned());
     }
-    end(&cloud, core, configured)
+    end(&cloud, name, core, configured)
 }
 
 /// Connects to the cloud's broker with the pair that the nucleus is configured to use.

@@ -159,8 +159,9 @@ impl<'a> Story<'a> {
         self.until(
             "the core's ack comes over its new certificate, its old key is wiped",
             |story| {
-                let is_over =
-                    cloud::lock(&story.cloud).core().is_some_and(|core| core.outcome.is_some());
+                let is_over = cloud::lock(&story.cloud)
+                    .core()
+                    .is_some_and(|(_, core)| core.outcome.is_some());
                 is_over && story.plant.core_key_is_wiped()
             },
         )
@@ -269,9 +270,16 @@ impl<'a> Story<'a> {
         self.until("every rotation has ended, and the cloud knows of it", |story| {
             let count = cloud::lock(&story.cloud).count();
             let is_over = count.rotated + count.refused == story.agents.len() + 1;
-            is_over && story.snapshot().is_some_and(|s| report::is_settled(&s))
+            let devices = story.agents.len() + 1;
+            is_over
+                && story.snapshot().is_some_and(|snapshot| {
+                    snapshot.children.len() == devices && report::is_settled(&snapshot)
+                })
         })
-        .await
+        .await?;
+        let days = cloud::lock(&self.cloud).let_weeks_pass();
+        self.tell(&format!("in the cloud {days} days pass: the old certificates are retired"));
+        Ok(())
     }
 
     /// Stops the devices, so that their client ids are free, and measures.

@@ -174,6 +174,12 @@ pub trait Registry {
         core: &ThingName,
         device: &ThingName,
     ) -> impl Future<Output = Result<bool, CallError>>;
+    /// The core that the device is behind, where the source of associations can tell: Greengrass
+    /// lists the devices of a core, and not the core of a device.
+    fn core_of(
+        &self,
+        device: &ThingName,
+    ) -> impl Future<Output = Result<Option<ThingName>, CallError>>;
     /// Has the CSR (PEM) signed and the certificate registered, INACTIVE. With a CA that knows
     /// idempotency the same token gives the same certificate; AWS IoT's own makes a new one.
     fn create(&self, csr: &str, token: &str) -> impl Future<Output = Result<Created, CallError>>;

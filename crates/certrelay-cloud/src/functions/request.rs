@@ -46,6 +46,9 @@ pub async fn request<C: Cloud>(
     let thing = attachment.thing.clone();
     let mut record = Record::begin(thing, old, latest.as_ref(), fresh, now);
     record.hold_until = order.hold_until.map(Timestamp::from_unix_seconds);
+    if let Some(core) = cloud.core_of(record.thing()).await? {
+        record.core = Some(core);
+    }
     let record = request::asked_first(record, now);
     cloud.put(&record).await?;
     send(cloud, messages::csr_req(&record, settings)).await?;

@@ -11,6 +11,13 @@ use rcgen::{
 /// A new certificate is valid from a little before: not every clock is right.
 const CLOCKS_APART: Duration = Duration::from_secs(60);
 
+/// Whoever signs.
+pub trait Ca: Send {
+    /// The certificate for a CSR (PEM), valid for so long; PEM. The error says what is wrong with the
+    /// CSR: it can't be read, or is not signed by its own key.
+    fn sign(&mut self, csr: &str, now: Timestamp, validity: Duration) -> Result<String, String>;
+}
+
 /// A CA with a P-256 key.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -39,19 +46,12 @@ impl Authority {
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
+}
 
-    /// The certificate for a CSR (PEM), valid for so long; PEM.
-    ///
-    /// # Errors
-    ///
-    /// When the CSR can't be read, or is not signed by its own key.
-    pub fn sign(
-        &mut self,
-        csr: &str,
-        now: Timestamp,
-        validity: Duration,
-    ) -> Result<String, rcgen::Error> {
-        let mut request = CertificateSigningRequestParams::from_pem(csr)?;
+impl Ca for Authority {
+    fn sign(&mut self, csr: &str, now: Timestamp, validity: Duration) -> Result<String, String> {
+        let mut request =
+            CertificateSigningRequestParams::from_pem(csr).map_err(|error| error.to_string())?;
         self.serial += 1;
         let epoch = rcgen::date_time_ymd(1970, 1, 1);
         let begin = Duration::from_secs(now.unix_seconds()).saturating_sub(CLOCKS_APART);
@@ -59,6 +59,7 @@ impl Authority {
         request.params.not_after = epoch + begin + validity;
         request.params.serial_number = Some(SerialNumber::from(self.serial));
         request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        Ok(request.signed_by(&self.issuer)?.pem())
+        let signed = request.signed_by(&self.issuer);
+        signed.map(|certificate| certificate.pem()).map_err(|error| error.to_string())
     }
 }

@@ -46,7 +46,7 @@ impl World {
         }
         let (wall, validity) = (self.wall.unwrap_or(self.now), self.validity);
         let pem = self.authority.sign(csr, wall, validity);
-        let pem = pem.map_err(|error| Failure::Invalid(error.to_string()))?;
+        let pem = pem.map_err(Failure::Invalid)?;
         let id = certificate_id(&pem);
         let certificate = Certificate {
             pem: pem.clone(),
@@ -136,6 +136,14 @@ impl Registry for Memory {
     async fn is_associated(&self, core: &ThingName, device: &ThingName) -> Result<bool, CallError> {
         self.call(Call::ListClientDevices, |world| {
             Ok(world.associations.contains(&(core.clone(), device.clone())))
+        })
+        .await
+    }
+
+    async fn core_of(&self, device: &ThingName) -> Result<Option<ThingName>, CallError> {
+        self.call(Call::DescribeThing, |world| {
+            let known = world.associations.iter().find(|(_, other)| other == device);
+            Ok(known.map(|(core, _)| core.clone()))
         })
         .await
     }

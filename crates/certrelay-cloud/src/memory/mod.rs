@@ -16,7 +16,7 @@ use std::{
     task::Poll,
 };
 
-pub use ca::Authority;
+pub use ca::{Authority, Ca};
 pub use world::{Certificate, World};
 
 use crate::ports::{Call, CallError, Failure};

@@ -12,7 +12,7 @@ use certrelay::{
     x509,
 };
 
-use super::{Authority, Plan};
+use super::{Ca, Plan};
 use crate::{
     decide::report::Note,
     ports::{Attachment, Call, Finding, Queue, Status},
@@ -46,7 +46,7 @@ pub struct World {
     /// How long certificates are valid.
     pub validity: Duration,
     /// The CA.
-    pub authority: Authority,
+    pub authority: Box<dyn Ca>,
     /// Every certificate.
     pub certificates: BTreeMap<CertificateId, Certificate>,
     /// The devices of each core.
@@ -83,12 +83,12 @@ pub struct World {
 
 impl World {
     /// A world without things.
-    pub fn new(authority: Authority, now: Timestamp) -> Self {
+    pub fn new(authority: impl Ca + 'static, now: Timestamp) -> Self {
         Self {
             now,
             wall: None,
             validity: Duration::from_secs(365 * 86_400),
-            authority,
+            authority: Box::new(authority),
             certificates: BTreeMap::new(),
             associations: BTreeSet::new(),
             findings: BTreeMap::new(),
