@@ -172,7 +172,7 @@ impl Cloud {
             device.asked = true;
             let header =
                 Header { rotation: Some(rotation(device)), core: Some(core.clone()), mid: None };
-            let payload = render::csr_req(&header, Some(device.expires));
+            let payload = render::csr_req(&header, Some(device.expires), None);
             let request = (topics.topic(name, Kind::CsrReq), payload);
             device.said.insert(request).clone()
         })

@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_the_same() {
-        let csr = CsrRes::parse(&render::csr_res(&header(), b"csr")).expect("readable");
+        let csr = CsrRes::parse(&render::csr_res(&header(), b"csr", None)).expect("readable");
         assert_eq!(csr, CsrRes { header: header(), csr: b"csr".to_vec(), sig: None });
 
         let chain = [b"leaf".as_slice(), b"issuer"];
@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(crt.chain, chain);
 
         let id = CertificateId([3; 32]);
-        let ack = render::crt_ack(&header(), Some(id), Some(AckProof::Named));
+        let ack = render::crt_ack(&header(), Some(id), Some(AckProof::Named), None);
         assert_eq!(CrtAck::parse(&ack).expect("readable").certificate, AckName::Named(id));
 
         let err = render::crt_err(&header(), "weak-key", "too short", Some(id));

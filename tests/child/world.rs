@@ -416,6 +416,8 @@ impl World {
                 let link = dir.join(".new-current");
                 std::os::unix::fs::symlink(generation.to_string(), link).expect("a link");
             }
+            // It leaves nothing.
+            Job::Sign { .. } => {}
             Job::Save(_) => put(&dir.join(".new-child.json"), b"{\"stage\":"),
             Job::Wipe { generation } => {
                 let key = dir.join(generation.to_string()).join("key.pem");
@@ -488,7 +490,7 @@ impl World {
         self.line?;
         if let Some(rotation) = self.request_due.take() {
             let header = Header { rotation, ..Header::default() };
-            self.send(Kind::CsrReq, render::csr_req(&header, None));
+            self.send(Kind::CsrReq, render::csr_req(&header, None, None));
         } else if self.certificate_due && !self.hold_certificate {
             self.deliver_certificate();
         }

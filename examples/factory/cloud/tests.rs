@@ -33,7 +33,7 @@ fn header(core: &str) -> Header {
 
 /// Sends a CSR under a device's name by a core; the certificate's DER, or the code of the refusal.
 fn send(cloud: &mut Cloud, device: &str, core: &str, csr: &[u8]) -> Result<Vec<u8>, String> {
-    let payload = render::csr_res(&header(core), csr);
+    let payload = render::csr_res(&header(core), csr, None);
     let answers = cloud.receive(&format!("management/topic/{device}/csr_res"), &payload, None);
     let [(topic, payload)] = answers.as_slice() else { panic!("one answer: {answers:?}") };
     if topic.ends_with("/crt") {
@@ -50,7 +50,7 @@ fn refusal(result: &[u8]) -> String {
 }
 
 fn ack(cloud: &mut Cloud, certificate: Option<CertificateId>) -> Vec<Message> {
-    let payload = render::crt_ack(&header("core-1"), certificate, None);
+    let payload = render::crt_ack(&header("core-1"), certificate, None, None);
     cloud.receive("management/topic/pump-1/crt_ack", &payload, None)
 }
 
@@ -146,7 +146,7 @@ fn the_core_is_asked_by_itself_and_its_ack_counts_over_its_new_certificate_alone
     assert_eq!(cloud.audit_core().len(), 1);
     let leaf = send(&mut cloud, "core-1", "core-1", &csr("core-1", &key())).expect("issued");
     let new = x509::certificate_id(&leaf);
-    let payload = render::crt_ack(&header("core-1"), Some(new), None);
+    let payload = render::crt_ack(&header("core-1"), Some(new), None, None);
     let mut ack = |principal| {
         let topic = "management/topic/core-1/crt_ack";
         let answers = cloud.receive(topic, &payload, principal);
