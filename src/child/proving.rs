@@ -55,7 +55,8 @@ impl Child {
     pub(super) fn on_signed(&mut self, text: &[u8], sig: Option<&Signature>) {
         let thing = self.settings.thing.clone();
         for (subject, proof) in self.proofs() {
-            let nonce = proof.as_ref().map(|proof| proof.nonce);
+            let waiting = proof.as_ref().filter(|proof| proof.sig.is_none());
+            let nonce = waiting.map(|proof| proof.nonce);
             if let Some(nonce) = nonce.filter(|nonce| subject.text(&thing, *nonce) == text) {
                 *proof = sig.map(|sig| Proof { nonce, sig: Some(sig.clone()) });
             }
