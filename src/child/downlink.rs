@@ -19,7 +19,7 @@ impl Child {
     pub(super) fn read(&mut self, now: Now, message: &Received, effects: &mut Vec<Effect>) {
         let outcome = match message.kind {
             Kind::CsrReq => CsrReq::parse(&message.payload).map(|request| {
-                self.on_request(now, request.header.rotation, request.nonce, effects)
+                self.on_request(now, request.header.rotation, request.nonce, effects);
             }),
             Kind::Crt => CertificateMessage::parse(&message.payload)
                 .map(|message| self.on_certificate(now, message, effects)),

@@ -398,7 +398,7 @@ impl Child {
             self.disk_pause = None;
         }
         while self.task.is_none() && self.disk_pause.is_none() {
-            if let Some(text) = self.to_sign() {
+            if let Some(text) = self.next_to_sign() {
                 let generation = self.current.generation;
                 self.start(Task::Signing(text.clone()), Job::Sign { generation, text }, effects);
             } else if !self.is_durable() {

@@ -42,7 +42,7 @@ impl Subject {
 
 impl Child {
     /// What is to be signed next.
-    pub(super) fn to_sign(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn next_to_sign(&mut self) -> Option<Vec<u8>> {
         let thing = self.settings.thing.clone();
         self.proofs().find_map(|(subject, proof)| {
             let proof = proof.as_ref().filter(|proof| proof.sig.is_none())?;

@@ -37,7 +37,7 @@ impl Agent {
         let read = |path| std::fs::read_to_string(path).expect("just written");
         let certificate = read(&files.certificate);
         crate::support::write(&dir.path().join("cert.pem"), &certificate);
-        crate::support::write(&dir.path().join("key.pem"), &read(&files.key));
+        crate::support::write(&dir.path().join("key.pem"), read(&files.key));
         let process = Command::new(env!("CARGO_BIN_EXE_certrelay-child"))
             .args(["run", "--thing", name, "--broker", &format!("localhost:{}", site.floor.port())])
             .arg("--dir")
