@@ -164,7 +164,7 @@ impl Gateway {
     /// Says again what the device has not answered.
     async fn repeat(&self) {
         match &self.issued {
-            None => self.send("csr_req", render::csr_req(&self.header(), None)).await,
+            None => self.send("csr_req", render::csr_req(&self.header(), None, None)).await,
             Some(certificate) => self.send("crt", self.certificate(certificate)).await,
         }
     }

@@ -37,6 +37,8 @@ fn record(number: u64) -> Box<Record> {
         }),
         rotation: None,
         began: Stamp::default(),
+        nonce: None,
+        csr_sig: None,
         not_after: None,
         requested: None,
         heard: None,

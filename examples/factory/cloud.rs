@@ -24,7 +24,7 @@ use certrelay_cloud::{
     functions::{Done, Fault, audit, complete, due, issue, report, request, sweep},
     memory::{Ca, Memory, World},
     ports::{Finding, Queue, Status},
-    record::Record,
+    record::{Acked, Record, State},
     settings::Settings,
 };
 use rcgen::{CertificateParams, SerialNumber};
@@ -97,7 +97,7 @@ pub struct Device {
 /// How a rotation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The device uses the new certificate; the word says how the ack was known to be about it.
+    /// The device uses the new certificate; the word says how the cloud knows.
     Rotated(String),
     /// The cloud refused, or the device or the gateway reported an error: the code.
     Refused(String),
@@ -267,11 +267,7 @@ impl Cloud {
         let outcome = match (kind, done) {
             (_, Err(Fault::Unreadable(_))) => return,
             (_, Err(_)) => return self.queue.push_back((kind, event)),
-            (Kind::CrtAck, Ok(Done::Did(_))) => {
-                let how = serde_json::from_slice::<Value>(&event).ok();
-                let how = how.and_then(|event| Some(event.get("ack")?.as_str()?.to_owned()));
-                Outcome::Rotated(how.unwrap_or_default())
-            }
+            (Kind::CrtAck, Ok(Done::Did(_))) => Outcome::Rotated(self.proof(name).to_owned()),
             (Kind::CrtErr, Ok(_)) => {
                 let error = CrtErr::parse(&event).unwrap_or_default();
                 Outcome::Refused(error.code.unwrap_or(error.error))
@@ -281,6 +277,14 @@ impl Cloud {
         };
         if let Some(device) = self.devices.get_mut(name) {
             device.outcome.get_or_insert(outcome);
+        }
+    }
+
+    /// How the cloud knows that a device uses its certificate.
+    fn proof(&self, name: &ThingName) -> &'static str {
+        match self.memory.world().latest(name).map(|record| &record.state) {
+            Some(State::Acked(Acked { proof, .. })) => proof.as_str(),
+            _ => "-",
         }
     }
 

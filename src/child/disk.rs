@@ -54,6 +54,7 @@ fn attempt(credentials: &Credentials, identity: &Identity, job: Job) -> Result<D
         Job::Promote { generation } => {
             credentials.promote(generation).map(|()| Done::Promoted).map_err(failed)
         }
+        Job::Sign { generation, text } => sign(credentials, generation, &text),
         Job::Save(saved) => {
             let json = serde_json::to_vec_pretty(&saved).map_err(|e| e.to_string())?;
             credentials.save(STATE, &json).map(|()| Done::Saved).map_err(failed)
@@ -74,6 +75,12 @@ fn make_key(
     let pem = key.to_pem();
     credentials.store_key(generation, pem.as_bytes(), &csr, None).map_err(|e| e.to_string())?;
     Ok(Done::KeyMade { key: key.digest(), csr })
+}
+
+fn sign(credentials: &Credentials, generation: Generation, text: &[u8]) -> Result<Done, String> {
+    let pair = credentials.pair(generation).map_err(|e| e.to_string())?;
+    let key = PrivateKey::from_pem(pair.key()).map_err(|e| e.to_string())?;
+    Ok(Done::Signed(key.sign(text).ok()))
 }
 
 /// What can't be read counts as nothing: then the rotation under way, if any, is begun anew.

@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
-use super::{
-    Child, Effect, Told,
-    machine::Received,
-    saved::{AckNotice, Stage},
-};
+use super::{Child, Effect, Told, machine::Received, saved::Stage};
 use crate::{
     reason::Reason,
     schedule::Now,
-    wire::{CertificateMessage, CsrReq, Kind, PayloadError, RotationId},
+    wire::{CertificateMessage, CsrReq, Kind, Nonce, PayloadError, RotationId},
     x509::{CertificateFacts, accept_certificate, read_certificate},
 };
 
@@ -22,8 +18,9 @@ impl Child {
     /// Reads one message; nothing is under way on disk, and everything is saved.
     pub(super) fn read(&mut self, now: Now, message: &Received, effects: &mut Vec<Effect>) {
         let outcome = match message.kind {
-            Kind::CsrReq => CsrReq::parse(&message.payload)
-                .map(|request| self.on_request(now, request.header.rotation, effects)),
+            Kind::CsrReq => CsrReq::parse(&message.payload).map(|request| {
+                self.on_request(now, request.header.rotation, request.nonce, effects);
+            }),
             Kind::Crt => CertificateMessage::parse(&message.payload)
                 .map(|message| self.on_certificate(now, message, effects)),
             _ => return,
@@ -33,19 +30,26 @@ impl Child {
         }
     }
 
-    fn on_request(&mut self, now: Now, rotation: Option<RotationId>, effects: &mut Vec<Effect>) {
+    fn on_request(
+        &mut self,
+        now: Now,
+        rotation: Option<RotationId>,
+        nonce: Option<Nonce>,
+        effects: &mut Vec<Effect>,
+    ) {
         if self.is_late_copy(now, rotation.as_ref()) {
-            return self.acknowledge_again(None);
+            return self.acknowledge_again(None, nonce);
         }
         let lifetime = self.settings.csr_lifetime;
         match &mut self.asked {
             Some(asked) if !asked.made.is_older_than(lifetime, now) => {
                 asked.made.settle(now);
                 let made = asked.made.wall();
+                self.ask_proof(rotation.as_ref(), nonce);
                 self.retag(made, rotation);
                 self.csr_due = true;
             }
-            _ => self.make_key(rotation, effects),
+            _ => self.make_key(rotation, nonce, effects),
         }
     }
 
@@ -61,14 +65,7 @@ impl Child {
 
     /// Notes the newest name of the rotation, and when its key was made.
     fn retag(&mut self, made: Option<crate::schedule::Timestamp>, rotation: Option<RotationId>) {
-        let asked = match &mut self.saved.stage {
-            Stage::Idle => return,
-            Stage::Waiting(waiting) => waiting,
-            Stage::Trying(trying) => match &mut trying.asked {
-                Some(asked) => asked,
-                None => return,
-            },
-        };
+        let Some(asked) = self.saved.stage.asked_mut() else { return };
         asked.made = made;
         if rotation.is_some() {
             asked.rotation = rotation;
@@ -87,7 +84,7 @@ impl Child {
         if trying {
             effects.push(Effect::Tell(Told::Ignored(Reason::LateCertificate)));
         } else if facts.id == self.current.facts.id {
-            self.acknowledge_again(rotation);
+            self.acknowledge_again(rotation, None);
         } else if asked == Some(facts.key) || asked.is_none() && facts.key == self.current.facts.key
         {
             self.on_fitting(now, message, facts, effects);
@@ -121,13 +118,6 @@ impl Child {
         let certificate = facts.map(|facts| facts.id);
         self.complain(reason, reason.explain(), certificate, rotation);
         effects.push(Effect::Tell(Told::Refused(reason, certificate)));
-    }
-
-    /// Says once more which certificate is in use.
-    fn acknowledge_again(&mut self, rotation: Option<RotationId>) {
-        let last = self.saved.finished.as_ref().and_then(|last| last.rotation.clone());
-        let certificate = self.current.facts.id;
-        self.passing.ack = Some(AckNotice { certificate, rotation: rotation.or(last) });
     }
 }
 

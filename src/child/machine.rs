@@ -5,13 +5,15 @@ use std::{collections::VecDeque, time::Duration};
 use super::{
     Done, Effect, Event, Found, Job, Pair, Settings, Told,
     line::{Line, Trial},
+    outgoing::Outgoing,
+    proving::unsigned,
     saved::{AckNotice, ErrNotice, Finished, Notices, Saved, Stage, Trying, Waiting},
 };
 use crate::{
     install::Generation,
     reason::Reason,
     schedule::{Backoff, Now, Stamp, Tick},
-    wire::{Header, Kind, Mid, RotationId, escape, render},
+    wire::{Kind, Nonce, RotationId, escape},
     x509::CertificateFacts,
 };
 
@@ -46,7 +48,7 @@ pub struct Child {
     /// Notices that need not outlive the process: the gateway asks again.
     pub(super) passing: Notices,
     pub(super) csr_due: bool,
-    out: Outgoing,
+    pub(super) out: Outgoing,
     pub(super) line: Line,
     pub(super) trial: Trial,
     pub(super) connections: u64,
@@ -73,19 +75,12 @@ pub(super) struct Received {
 /// The disk job under way.
 #[derive(Debug)]
 enum Task {
-    Making(Generation, Option<RotationId>),
+    Making(Generation, Option<RotationId>, Option<Nonce>),
     Storing(Trying),
+    Signing(Vec<u8>),
     Promoting,
     Saving(Box<Saved>),
     Wiping,
-}
-
-/// Messages that the broker has not acknowledged on this connection.
-#[derive(Debug, Default)]
-struct Outgoing {
-    csr: Option<Mid>,
-    ack: Option<Mid>,
-    err: Option<Mid>,
 }
 
 impl Child {
@@ -175,9 +170,14 @@ impl Child {
     }
 
     /// Begins a key, in place of what is under way.
-    pub(super) fn make_key(&mut self, rotation: Option<RotationId>, effects: &mut Vec<Effect>) {
+    pub(super) fn make_key(
+        &mut self,
+        rotation: Option<RotationId>,
+        nonce: Option<Nonce>,
+        effects: &mut Vec<Effect>,
+    ) {
         let generation = self.next_generation();
-        self.start(Task::Making(generation, rotation), Job::MakeKey { generation }, effects);
+        self.start(Task::Making(generation, rotation, nonce), Job::MakeKey { generation }, effects);
     }
 
     /// Stores a certificate for the key under way, or for the current key.
@@ -223,12 +223,6 @@ impl Child {
         effects.push(Effect::Tell(Told::RolledBack(trying.certificate)));
     }
 
-    /// What was on its way when a connection ended is to be sent again.
-    pub(super) fn forget_outgoing(&mut self) {
-        let out = std::mem::take(&mut self.out);
-        self.csr_due |= out.csr.is_some() && self.asked.is_some();
-    }
-
     fn under_way(&self) -> Option<Generation> {
         self.saved.stage.generation()
     }
@@ -271,10 +265,12 @@ impl Child {
     fn finish(&mut self, trying: Trying, at: Option<Now>) {
         self.wipes.extend(self.saved.previous.replace(trying.replaces));
         let at_wall = at.and_then(|now| now.wall);
-        self.saved.finished = Some(Finished { rotation: trying.rotation.clone(), at: at_wall });
+        let nonce = self.nonce_of(&trying);
+        let (certificate, rotation) = (trying.certificate, trying.rotation);
+        self.saved.finished = Some(Finished { rotation: rotation.clone(), at: at_wall, nonce });
         self.finished = at.map(Stamp::now);
-        self.saved.notices.ack =
-            Some(AckNotice { certificate: trying.certificate, rotation: trying.rotation });
+        let proof = nonce.map(unsigned);
+        self.saved.notices.ack = Some(AckNotice { certificate, rotation, proof });
         self.asked = None;
         self.csr_due = false;
         self.out = Outgoing::default();
@@ -303,35 +299,19 @@ impl Child {
         effects.push(Effect::Tell(Told::Ignored(ignored)));
     }
 
-    fn on_published(&mut self, mid: Mid, effects: &mut Vec<Effect>) {
-        let mid = Some(mid);
-        if self.out.csr == mid {
-            self.out.csr = None;
-        } else if self.out.ack == mid {
-            self.out.ack = None;
-            let passing = self.passing.ack.take();
-            if let Some(ack) = self.saved.notices.ack.take().or(passing) {
-                effects.push(Effect::Tell(Told::Acked(ack.certificate)));
-            }
-        } else if self.out.err == mid {
-            self.out.err = None;
-            if self.saved.notices.err.take().is_none() {
-                self.passing.err = None;
-            }
-        }
-    }
-
     fn on_done(&mut self, now: Now, done: Done, effects: &mut Vec<Effect>) {
         let Some(task) = self.task.take() else {
             return;
         };
         self.disk_failures = 0;
         match (task, done) {
-            (Task::Making(generation, rotation), Done::KeyMade { key, csr }) => {
+            (Task::Making(generation, rotation, nonce), Done::KeyMade { key, csr }) => {
                 self.wipes.extend(self.under_way());
                 self.wipes.extend(self.saved.previous.take());
                 let made = now.wall;
-                self.saved.stage = Stage::Waiting(Waiting { generation, key, made, rotation });
+                let proof = nonce.map(unsigned);
+                let waiting = Waiting { generation, key, made, rotation, proof };
+                self.saved.stage = Stage::Waiting(waiting);
                 self.asked = Some(Asked { made: Stamp::now(now), csr });
                 self.csr_due = true;
                 effects.push(Effect::Tell(Told::KeyMade(key)));
@@ -346,6 +326,7 @@ impl Child {
                 self.saved.stage = Stage::Trying(trying);
                 effects.push(Effect::Tell(Told::CertificateTaken(facts.id)));
             }
+            (Task::Signing(text), Done::Signed(sig)) => self.on_signed(&text, sig.as_ref()),
             (Task::Promoting, Done::Promoted) => self.on_promoted(now, effects),
             (Task::Saving(saved), Done::Saved) => self.stored = *saved,
             (Task::Wiping, Done::Wiped) => {}
@@ -370,7 +351,7 @@ impl Child {
             other => format!("{other:?} answers no job"),
         };
         let begun = match task {
-            Task::Making(generation, _) => Some(*generation),
+            Task::Making(generation, ..) => Some(*generation),
             Task::Storing(trying) => Some(trying.generation),
             _ => None,
         };
@@ -411,13 +392,16 @@ impl Child {
         effects.push(Effect::Disk(job));
     }
 
-    /// Starts the next disk job: what must be saved, then what must go, then what came.
+    /// Starts the next disk job: what must be signed, what must be saved, then what must go, then what came.
     fn work(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.disk_pause.is_some_and(|until| until <= now.tick) {
             self.disk_pause = None;
         }
         while self.task.is_none() && self.disk_pause.is_none() {
-            if !self.is_durable() {
+            if let Some(text) = self.next_to_sign() {
+                let generation = self.current.generation;
+                self.start(Task::Signing(text.clone()), Job::Sign { generation, text }, effects);
+            } else if !self.is_durable() {
                 let saved = Box::new(self.saved.clone());
                 self.start(Task::Saving(saved.clone()), Job::Save(saved), effects);
             } else if let Some(generation) = self.wipes.pop() {
@@ -428,65 +412,6 @@ impl Child {
                 break;
             }
         }
-    }
-
-    fn publish(&mut self, effects: &mut Vec<Effect>) {
-        let Line::Up { generation, .. } = self.line else {
-            return;
-        };
-        if self.csr_due && self.is_durable() && self.out.csr.is_none() {
-            self.publish_csr(effects);
-        }
-        if self.out.ack.is_none() && generation == self.current.generation {
-            self.publish_ack(effects);
-        }
-        if self.out.err.is_none() {
-            self.publish_err(effects);
-        }
-    }
-
-    fn publish_csr(&mut self, effects: &mut Vec<Effect>) {
-        let (Some(asked), Some(waiting)) = (&self.asked, self.saved.stage.asked()) else {
-            return;
-        };
-        let (csr, key, rotation) = (asked.csr.clone(), waiting.key, waiting.rotation.clone());
-        let header = self.header(rotation);
-        self.csr_due = false;
-        self.out.csr = header.mid;
-        self.send(Kind::CsrRes, &header, render::csr_res(&header, &csr), effects);
-        effects.push(Effect::Tell(Told::CsrSent(key)));
-    }
-
-    fn publish_ack(&mut self, effects: &mut Vec<Effect>) {
-        let Some(ack) = self.saved.notices.ack.as_ref().or(self.passing.ack.as_ref()).cloned()
-        else {
-            return;
-        };
-        let header = self.header(ack.rotation);
-        self.out.ack = header.mid;
-        let payload = render::crt_ack(&header, Some(ack.certificate), None);
-        self.send(Kind::CrtAck, &header, payload, effects);
-    }
-
-    fn publish_err(&mut self, effects: &mut Vec<Effect>) {
-        let Some(err) = self.saved.notices.err.as_ref().or(self.passing.err.as_ref()).cloned()
-        else {
-            return;
-        };
-        let header = self.header(err.rotation);
-        self.out.err = header.mid;
-        let payload = render::crt_err(&header, &err.code, &err.error, err.certificate);
-        self.send(Kind::CrtErr, &header, payload, effects);
-    }
-
-    fn header(&mut self, rotation: Option<RotationId>) -> Header {
-        Header { rotation, core: None, mid: Some(Mid(self.rng.u128(..).to_be_bytes())) }
-    }
-
-    fn send(&mut self, kind: Kind, header: &Header, payload: Vec<u8>, effects: &mut Vec<Effect>) {
-        let mid = header.mid.expect("every header made here has a message id");
-        let topic = self.settings.topics.topic(&self.settings.thing, kind);
-        effects.push(Effect::Publish { mid, topic, payload });
     }
 }
 

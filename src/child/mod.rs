@@ -18,6 +18,8 @@
 //! - A certificate is acknowledged by name, on a session that was opened with it, until the broker
 //!   has the ack. It is given up only after the old pair connected, several times over minutes,
 //!   where the new one could not. A broker that no pair reaches decides nothing.
+//! - Where a request carries a nonce, the CSR leaves with a signature by the key in use, the ack with
+//!   one by the new key ([`crate::proof`]). Repeats carry the same.
 //! - One disk job at a time; whatever instant the process ends at, [`disk::load`] finds a pair that
 //!   fits, and the child goes on from there.
 //! - It has no clock, file or socket. Its only wish for time is [`Child::next_wakeup`].
@@ -26,13 +28,16 @@ pub mod disk;
 mod downlink;
 mod line;
 mod machine;
+mod outgoing;
+mod proving;
 mod saved;
 
 use std::{fmt, time::Duration};
 
 pub use machine::Child;
 pub use saved::{
-    AckNotice, ErrNotice, Finished, Found, Notices, Pair, Pending, Saved, Stage, Trying, Waiting,
+    AckNotice, ErrNotice, Finished, Found, Notices, Pair, Pending, Proof, Saved, Stage, Trying,
+    Waiting,
 };
 
 use crate::{
@@ -40,7 +45,9 @@ use crate::{
     install::Generation,
     reason::Reason,
     schedule::{Backoff, Timestamp},
-    wire::{CertificateId, KeyDigest, Kind, Mid, PrefixError, ThingName, Topics, escape},
+    wire::{
+        CertificateId, KeyDigest, Kind, Mid, PrefixError, Signature, ThingName, Topics, escape,
+    },
     x509::{CertificateFacts, CommonNameRule},
 };
 
@@ -167,6 +174,13 @@ pub enum Job {
         /// Which.
         generation: Generation,
     },
+    /// Sign a text, for a proof.
+    Sign {
+        /// Whose key signs.
+        generation: Generation,
+        /// The text.
+        text: Vec<u8>,
+    },
     /// Save this.
     Save(Box<Saved>),
     /// Wipe a generation.
@@ -191,6 +205,8 @@ pub enum Done {
         /// What it says.
         facts: CertificateFacts,
     },
+    /// The text is signed; `None`: a key of this kind makes no proofs.
+    Signed(Option<Signature>),
     /// The switch is made.
     Promoted,
     /// It is saved.

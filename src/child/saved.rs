@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     install::Generation,
     schedule::Timestamp,
-    wire::{CertificateId, KeyDigest, RotationId},
+    wire::{CertificateId, KeyDigest, Nonce, RotationId, Signature},
     x509::CertificateFacts,
 };
 
@@ -57,6 +57,25 @@ impl Stage {
             Self::Trying(trying) => trying.asked.as_ref(),
         }
     }
+
+    pub(super) fn asked_mut(&mut self) -> Option<&mut Waiting> {
+        match self {
+            Self::Idle => None,
+            Self::Waiting(waiting) => Some(waiting),
+            Self::Trying(trying) => trying.asked.as_mut(),
+        }
+    }
+}
+
+/// A proof for the cloud ([`crate::proof`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Proof {
+    /// The nonce of the request that it answers.
+    pub nonce: Nonce,
+    /// The signature, once it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sig: Option<Signature>,
 }
 
 /// A new key whose CSR may be out.
@@ -73,6 +92,9 @@ pub struct Waiting {
     /// The cloud's name for the rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationId>,
+    /// The proof of the CSR, if the newest request asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 
 /// A new pair that has to prove itself.
@@ -103,6 +125,9 @@ pub struct Finished {
     /// When, if a trusted clock could tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
+    /// What a proof of its ack is to be about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<Nonce>,
 }
 
 /// What is to be sent until the broker has it; a slot a kind, the newest wins.
@@ -131,6 +156,9 @@ pub struct AckNotice {
     /// The rotation that it came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationId>,
+    /// The proof of it, if the newest request asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 
 /// That something went wrong.

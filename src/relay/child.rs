@@ -20,7 +20,7 @@ use crate::{
     links::ConnectionId,
     reason::Reason,
     schedule::{Now, Stamp, Tick},
-    wire::{CertificateId, KeyDigest, Mid, ThingName},
+    wire::{CertificateId, CsrRes, KeyDigest, Mid, ThingName},
 };
 
 /// A child that was heard is on the roster, that is, keeps its record, for so long.
@@ -211,6 +211,8 @@ impl Child {
                 stage,
                 began: Stamp::now(now),
                 rotation: None,
+                nonce: None,
+                csr_sig: None,
                 not_after: None,
                 requested: None,
                 heard: None,
@@ -336,13 +338,14 @@ impl Child {
         &mut self,
         scene: &mut Scene<'_>,
         key: KeyDigest,
-        der: Vec<u8>,
+        message: CsrRes,
         unsolicited: bool,
     ) {
         self.drop_bodies(scene);
+        self.record.csr_sig = message.sig;
         self.record.superseded_keys.retain(|known| *known != key);
         let csr = Csr { key, mid: scene.mid(), unsolicited };
-        scene.out.writes.push(Write::Body(scene.name.clone(), Body::Csr, der));
+        scene.out.writes.push(Write::Body(scene.name.clone(), Body::Csr, message.csr));
         self.go(Stage::AwaitCert(AwaitCert { since: Stamp::now(scene.now), csr }));
         self.live.signature = Signature::Unchecked;
         let mut due = scene.now.tick + scene.settings.settle;
@@ -380,6 +383,7 @@ impl Child {
                 if let Some(before) = self.record.current_key.replace(held.csr.key) {
                     remember(&mut self.record.superseded_keys, before);
                 }
+                self.record.csr_sig = None;
                 scene.out.writes.push(Write::DropBody(scene.name.clone(), Body::Csr));
                 scene.out.writes.push(Write::DropBody(scene.name.clone(), Body::Certificate));
             }
@@ -396,6 +400,7 @@ impl Child {
             Stage::AwaitCsr(_) | Stage::Done(_) => (None, None),
         };
         if let Some(key) = key {
+            self.record.csr_sig = None;
             remember(&mut self.record.superseded_keys, key);
             scene.out.writes.push(Write::DropBody(scene.name.clone(), Body::Csr));
         }

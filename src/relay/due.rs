@@ -243,7 +243,8 @@ impl Child {
             mid: Some(csr.mid),
         };
         let Csr { key, unsolicited, .. } = csr;
-        Content::Csr { child: scene.name.clone(), key, unsolicited, header }
+        let sig = self.record.csr_sig.clone();
+        Content::Csr { child: scene.name.clone(), key, unsolicited, sig, header }
     }
 
     /// The effect that sends `csr_req` or `crt` to the child, and the id of the copy; `None` when
@@ -287,7 +288,7 @@ impl Child {
         let (kind, content, backoff) = match &self.record.stage {
             Stage::AwaitCsr(_) => {
                 let header = self.local_header(scene, copy);
-                let payload = render::csr_req(&header, self.record.not_after);
+                let payload = render::csr_req(&header, self.record.not_after, self.record.nonce);
                 (Kind::CsrReq, Content::Ready(payload), scene.settings.request)
             }
             Stage::AwaitAck(held) => {
@@ -456,7 +457,8 @@ impl Trial {
         };
         let qos = if self.to_child.attempts == 0 { Qos::AtLeastOnce } else { Qos::AtMostOnce };
         self.to_child.sent(copy, now, settings.request.pause(self.to_child.attempts + 1, rng));
-        let content = Content::Ready(render::csr_req(&header, self.request.not_after));
+        let (not_after, nonce) = (self.request.not_after, self.request.nonce);
+        let content = Content::Ready(render::csr_req(&header, not_after, nonce));
         let topic = settings.local_topics.topic(name, Kind::CsrReq);
         (copy, Effect::Publish(Side::Local, Outgoing { copy, topic, qos, content }))
     }

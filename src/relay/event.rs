@@ -15,7 +15,7 @@ use crate::{
     identity::Say,
     links::{ConnectionId, Delivery, Message, Qos, SendError},
     reason::Reason,
-    wire::{CertificateId, Header, KeyDigest, Mid, ThingName, render},
+    wire::{CertificateId, Header, KeyDigest, Mid, Signature, ThingName, render},
     x509::{self, Refusal},
 };
 
@@ -182,6 +182,8 @@ pub enum Content {
         key: KeyDigest,
         /// Whether no request is behind it.
         unsolicited: bool,
+        /// The device's proof.
+        sig: Option<Signature>,
         /// The other fields.
         header: Header,
     },
@@ -236,9 +238,9 @@ impl Content {
     pub fn render(self, body: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Ready(payload) => Some(payload),
-            Self::Csr { key, unsolicited, header, .. } => {
+            Self::Csr { key, unsolicited, sig, header, .. } => {
                 let render = if unsolicited { render::unsolicited_csr } else { render::csr_res };
-                (x509::csr_key(body).ok()? == key).then(|| render(&header, body))
+                (x509::csr_key(body).ok()? == key).then(|| render(&header, body, sig.as_ref()))
             }
             Self::Certificate { certificate, header, .. } => {
                 let chain = x509::split_chain(body);

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     links::ConnectionId,
     reason::Reason,
-    wire::{AckName, AckProof, CertificateId, CrtAck, CrtErr, CsrRes, RotationId},
+    wire::{AckName, AckProof, CertificateId, CrtAck, CrtErr, CsrRes, RotationId, Signature},
     x509,
 };
 
@@ -51,15 +51,32 @@ impl Child {
             self.refuse(scene, Side::Local, Reason::KeyNotNew);
             return self.report(scene, Reason::KeyNotNew, None);
         }
+        if self.answers_another(&message) {
+            self.refuse(scene, Side::Local, Reason::Superseded);
+            return self.sign_of_life(scene);
+        }
         match &self.record.stage {
-            Stage::AwaitCert(stage) if stage.csr.key == key => self.on_same_csr(scene),
-            Stage::AwaitAck(stage) if stage.csr.key == key => self.on_same_csr(scene),
+            Stage::AwaitCert(stage) if stage.csr.key == key => self.on_same_csr(scene, message.sig),
+            Stage::AwaitAck(stage) if stage.csr.key == key => self.on_same_csr(scene, message.sig),
             _ => self.on_new_csr(scene, key, message),
         }
     }
 
-    /// The CSR that is in the store already.
-    pub(super) fn on_same_csr(&mut self, scene: &mut Scene<'_>) {
+    /// Whether the proof is for another rotation, by the device's own word: it has yet to get the
+    /// newest request, and the cloud would refuse the CSR for good.
+    fn answers_another(&self, message: &CsrRes) -> bool {
+        let is_proof_wanted = self.is_under_way() && self.record.nonce.is_some();
+        is_proof_wanted
+            && message.sig.is_some()
+            && self.is_foreign(message.header.rotation.as_ref())
+    }
+
+    /// The CSR that is in the store already; its proof may be about a newer request.
+    pub(super) fn on_same_csr(&mut self, scene: &mut Scene<'_>, sig: Option<Signature>) {
+        if sig.is_some() && sig != self.record.csr_sig {
+            self.record.csr_sig = sig;
+            self.changed = true;
+        }
         match &self.record.stage {
             Stage::AwaitCert(_) => self.csr_due(scene),
             _ => self.sign_of_life(scene),
@@ -82,9 +99,10 @@ impl Child {
         };
         if matches!(self.record.stage, Stage::Done(_)) {
             self.record.began = crate::schedule::Stamp::now(scene.now);
-            self.record.rotation = message.header.rotation;
+            self.record.rotation.clone_from(&message.header.rotation);
+            self.record.nonce = None;
         }
-        self.await_cert(scene, key, message.csr, unsolicited);
+        self.await_cert(scene, key, message, unsolicited);
         self.step(scene, Side::Local, Reason::CsrAccepted);
     }
 
@@ -100,7 +118,9 @@ impl Child {
     pub fn on_ack(&mut self, scene: &mut Scene<'_>, message: &CrtAck, arrival: Arrival) {
         let held = self.held_certificate();
         match message.certificate {
-            AckName::Named(id) if held == Some(id) => self.acked(scene, AckProof::Named),
+            AckName::Named(id) if held == Some(id) => {
+                self.acked(scene, AckProof::Named, message.sig.clone());
+            }
             AckName::Named(id) if self.knew(id) => self.stale_ack(scene),
             AckName::Named(id) => {
                 self.refuse(scene, Side::Local, Reason::AckUnknown);
@@ -110,12 +130,12 @@ impl Child {
             AckName::Bare if self.is_foreign(message.header.rotation.as_ref()) => {
                 self.stale_ack(scene);
             }
-            AckName::Bare => self.on_bare_ack(scene, arrival),
+            AckName::Bare => self.on_bare_ack(scene, message, arrival),
         }
     }
 
     /// An ack that names no certificate; see [`Echo`].
-    fn on_bare_ack(&mut self, scene: &mut Scene<'_>, arrival: Arrival) {
+    fn on_bare_ack(&mut self, scene: &mut Scene<'_>, message: &CrtAck, arrival: Arrival) {
         let Arrival::Live(connection) = arrival else {
             return self.stale_ack(scene);
         };
@@ -123,7 +143,9 @@ impl Child {
             return self.stale_ack(scene);
         }
         match self.live.echo {
-            Echo::Sent(on) if on == connection => self.acked(scene, AckProof::Bare),
+            Echo::Sent(on) if on == connection => {
+                self.acked(scene, AckProof::Bare, message.sig.clone());
+            }
             Echo::Owed => self.step(scene, Side::Local, Reason::Repeated),
             Echo::Silent | Echo::Sent(..) => {
                 self.live.echo = Echo::Owed;
@@ -140,12 +162,12 @@ impl Child {
     }
 
     /// The child uses the held certificate.
-    fn acked(&mut self, scene: &mut Scene<'_>, proof: AckProof) {
+    fn acked(&mut self, scene: &mut Scene<'_>, proof: AckProof, sig: Option<Signature>) {
         let Stage::AwaitAck(held) = &self.record.stage else { return };
         let (certificate, not_after) = (held.certificate, held.not_after);
         self.record.not_after = Some(not_after);
-        self.done(scene, Outcome::Acked { certificate, proof, not_after });
-        self.say_acked(scene, certificate, proof);
+        self.done(scene, Outcome::Acked { certificate, proof, sig: sig.clone(), not_after });
+        self.say_acked(scene, certificate, proof, sig);
         let reason = match proof {
             AckProof::Named => Reason::AckedNamed,
             AckProof::Bare => Reason::AckedBare,

@@ -12,8 +12,8 @@ use crate::{
     reason::Reason,
     schedule::{Stamp, Tick},
     wire::{
-        AckName, CertificateId, CertificateMessage, CsrReq, KeyDigest, Kind, Mid, RotationId,
-        Verdict,
+        AckName, CertificateId, CertificateMessage, CsrReq, KeyDigest, Kind, Mid, Nonce,
+        RotationId, Verdict,
     },
     x509::{self, CommonNameRule},
 };
@@ -31,19 +31,51 @@ impl Child {
         let stage = AwaitCsr { since: Stamp::now(scene.now), hold_until: request.hold_until };
         let is_new =
             request.header.rotation.is_some() && request.header.rotation != self.record.rotation;
+        let (named, before) = (request.header.rotation.is_some(), self.record.nonce);
+        self.take_nonce(scene, request.nonce, is_new);
         if is_new {
             self.record.rotation = request.header.rotation;
             self.record.began = Stamp::now(scene.now);
             self.changed = true;
+        }
+        if self.record.nonce != before && self.must_sign_again(scene, before) {
+            self.await_csr(scene, stage, scene.now.tick);
+            return self.step(scene, Side::Cloud, Reason::Requested);
+        }
+        if is_new {
             return self.on_new_rotation(scene, stage);
         }
-        let named = request.header.rotation.is_some();
         match &self.record.stage {
             Stage::AwaitCsr(_) => self.step(scene, Side::Cloud, Reason::Repeated),
             Stage::AwaitCert(_) => self.csr_due(scene),
             Stage::AwaitAck(_) => self.copy_due(scene),
             Stage::Done(_) if named => self.say_again(scene),
-            Stage::Done(_) => self.on_anonymous_request(scene, stage),
+            Stage::Done(_) => self.on_anonymous_request(scene, request.nonce, stage),
+        }
+    }
+
+    /// Notes what the device's proofs are to be about from now on. The core gives none, and a request
+    /// that is not heeded is about no rotation.
+    fn take_nonce(&mut self, scene: &Scene<'_>, nonce: Option<Nonce>, is_new: bool) {
+        let is_heeded = is_new || (self.is_under_way() && nonce.is_some());
+        if is_heeded && !scene.is_core() && self.record.nonce != nonce {
+            self.record.nonce = nonce;
+            self.changed = true;
+        }
+    }
+
+    /// The proofs are to be about something else than before. Whether the CSR that waits is to be
+    /// asked for again by that: its proof is outdated, or the device could give none. It has the key
+    /// still. A device that was asked for a proof and gave none will give none now.
+    fn must_sign_again(&mut self, scene: &Scene<'_>, before: Option<Nonce>) -> bool {
+        match &self.record.stage {
+            _ if self.record.nonce.is_none() => false,
+            Stage::AwaitCert(_) => before.is_none() || self.record.csr_sig.is_some(),
+            Stage::AwaitCsr(_) => {
+                self.copy_due(scene);
+                false
+            }
+            Stage::AwaitAck(_) | Stage::Done(_) => false,
         }
     }
 
@@ -67,7 +99,12 @@ impl Child {
 
     /// A request that names no rotation while nothing is under way: a new rotation, unless it
     /// repeats the one that has just ended or comes too soon after the last of its kind.
-    fn on_anonymous_request(&mut self, scene: &mut Scene<'_>, stage: AwaitCsr) {
+    fn on_anonymous_request(
+        &mut self,
+        scene: &mut Scene<'_>,
+        nonce: Option<Nonce>,
+        stage: AwaitCsr,
+    ) {
         let now = scene.now;
         let repeats = matches!(&self.record.stage, Stage::Done(done)
             if done.outcome != Outcome::Nothing && done.since.is_within(DUPLICATE, now));
@@ -78,6 +115,7 @@ impl Child {
         }
         self.record.requested = Some(Occurred { at: Stamp::now(now) });
         self.record.rotation = None;
+        self.record.nonce = nonce.filter(|_| !scene.is_core());
         self.record.began = Stamp::now(now);
         self.await_csr(scene, stage, now.tick);
         self.step(scene, Side::Cloud, Reason::Requested);
@@ -297,9 +335,9 @@ impl Child {
     fn say_again(&mut self, scene: &mut Scene<'_>) {
         let Stage::Done(done) = &self.record.stage else { return };
         match done.outcome.clone() {
-            Outcome::Acked { certificate, proof, .. } => match &self.record.outbox.ack {
+            Outcome::Acked { certificate, proof, sig, .. } => match &self.record.outbox.ack {
                 Some(_) => self.live.ack.hasten(scene.now.tick, CSR_APART),
-                None => self.say_acked(scene, certificate, proof),
+                None => self.say_acked(scene, certificate, proof, sig),
             },
             Outcome::Failed { reason, code, certificate } => match &self.record.outbox.err {
                 Some(_) => self.live.err.hasten(scene.now.tick, CSR_APART),

@@ -325,6 +325,7 @@ impl Child {
         }
         self.record.rotation = request.header.rotation;
         self.record.began = Stamp::now(now);
+        self.record.nonce = request.nonce;
         self.record.not_after = request.not_after;
         let hold_until = request.hold_until;
         self.go(Stage::AwaitCsr(AwaitCsr { since: Stamp::now(now), hold_until }));

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     reason::Reason,
     schedule::{Now, Stamp, Tick},
-    wire::{AckProof, CertificateId, Header, Kind, Mid, RotationId, Verdict, render},
+    wire::{AckProof, CertificateId, Header, Kind, Mid, RotationId, Signature, Verdict, render},
 };
 
 /// One error a child and code goes upstream in so long.
@@ -96,8 +96,9 @@ impl Child {
         scene: &mut Scene<'_>,
         certificate: CertificateId,
         proof: AckProof,
+        sig: Option<Signature>,
     ) {
-        self.say(scene, Slot::Ack, Says::Acked { certificate, proof });
+        self.say(scene, Slot::Ack, Says::Acked { certificate, proof, sig });
     }
 
     /// The cloud is to hear of a refusal of ours.
@@ -263,8 +264,8 @@ impl Notice {
             mid: Some(self.mid),
         };
         Content::Ready(match &self.says {
-            Says::Acked { certificate, proof } => {
-                render::crt_ack(&header, Some(*certificate), Some(*proof))
+            Says::Acked { certificate, proof, sig } => {
+                render::crt_ack(&header, Some(*certificate), Some(*proof), sig.as_ref())
             }
             Says::Failed { code, error, certificate } => {
                 render::crt_err(&header, code, error, *certificate)

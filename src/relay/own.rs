@@ -1,5 +1,6 @@
 //! What the core says of its own certificate. To the cloud it is a child like any other; here it
-//! needs no roster, no broker and no proof of whose words they are.
+//! needs no roster, no broker and no proof of whose words they are. Nor does it sign for the cloud: it
+//! speaks over its own connection, which is the stronger proof, so the nonce of a request is ignored.
 
 use super::{
     Effect, ForCore, Outcome as Out, Relay, Side,
@@ -46,7 +47,7 @@ impl Child {
             Err(x509::Refusal(reason)) => return self.refuse(scene, Side::Local, reason),
         };
         match self.waiting_key() {
-            Some(waiting) if waiting == key => self.on_same_csr(scene),
+            Some(waiting) if waiting == key => self.on_same_csr(scene, None),
             _ => {
                 let header = Header { rotation, ..Header::default() };
                 self.on_new_csr(scene, key, CsrRes { header, csr, sig: None });

@@ -173,11 +173,14 @@ impl Relay {
         request: CsrReq,
         out: &mut Outcome,
     ) {
-        let known = self.trials.get(name).map(|trial| &trial.request.header.rotation);
-        if known.is_some_and(|rotation| *rotation == request.header.rotation) {
+        let known = self.trials.get_mut(name);
+        let is_known = known.is_some();
+        if let Some(trial) = known.filter(|t| t.request.header.rotation == request.header.rotation)
+        {
+            trial.request.nonce = request.nonce.or(trial.request.nonce);
             return self.counters.count(Some(super::Side::Cloud), Reason::Repeated);
         }
-        if known.is_none() && self.trials.len() >= super::MOST_TRIALS {
+        if !is_known && self.trials.len() >= super::MOST_TRIALS {
             return self.counters.count(None, Reason::TooManyRecords);
         }
         self.unschedule(name);

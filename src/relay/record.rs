@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     reason::Reason,
     schedule::{Stamp, Timestamp},
-    wire::{AckProof, CertificateId, KeyDigest, Mid, RotationId, ThingName},
+    wire::{AckProof, CertificateId, KeyDigest, Mid, Nonce, RotationId, Signature, ThingName},
 };
 
 /// How many superseded keys and certificates a record remembers.
@@ -23,6 +23,12 @@ pub struct Record {
     /// The cloud's name for the rotation; it outlives the stage it began in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationId>,
+    /// What the device's proofs are to be about, by the rotation's newest request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<Nonce>,
+    /// The device's proof of the CSR in the store ([`crate::proof`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csr_sig: Option<Signature>,
     /// When the device's current certificate expires, as far as anyone said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
@@ -191,6 +197,9 @@ pub enum Outcome {
         certificate: CertificateId,
         /// How we know.
         proof: AckProof,
+        /// The device's proof ([`crate::proof`]).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sig: Option<Signature>,
         /// When it expires.
         not_after: Timestamp,
     },
@@ -254,6 +263,9 @@ pub enum Says {
         certificate: CertificateId,
         /// How we know.
         proof: AckProof,
+        /// The device's proof ([`crate::proof`]).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sig: Option<Signature>,
     },
     /// `crt_err`.
     #[serde(rename_all = "camelCase")]

@@ -42,6 +42,8 @@ fn record(number: u64) -> Record {
         stage,
         rotation,
         began: Stamp::default(),
+        nonce: None,
+        csr_sig: None,
         not_after: None,
         requested: None,
         heard: None,

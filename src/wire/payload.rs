@@ -357,20 +357,46 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_the_same() {
-        let csr = CsrRes::parse(&render::csr_res(&header(), b"csr")).expect("readable");
-        assert_eq!(csr, CsrRes { header: header(), csr: b"csr".to_vec(), sig: None });
+        let nonce = Some(Nonce([5; 16]));
+        let request = CsrReq::parse(&render::csr_req(&header(), None, nonce)).expect("readable");
+        assert_eq!(request, CsrReq { header: header(), nonce, ..CsrReq::default() });
+
+        let sig = Signature::new(vec![9; 71]);
+        for sig in [None, sig.as_ref()] {
+            for render in [render::csr_res, render::unsolicited_csr] {
+                let csr = CsrRes::parse(&render(&header(), b"csr", sig)).expect("readable");
+                let (header, csr_der) = (header(), b"csr".to_vec());
+                assert_eq!(csr, CsrRes { header, csr: csr_der, sig: sig.cloned() });
+            }
+        }
 
         let chain = [b"leaf".as_slice(), b"issuer"];
         let crt = CertificateMessage::parse(&render::crt(&header(), chain)).expect("readable");
         assert_eq!(crt.chain, chain);
 
         let id = CertificateId([3; 32]);
-        let ack = render::crt_ack(&header(), Some(id), Some(AckProof::Named));
-        assert_eq!(CrtAck::parse(&ack).expect("readable").certificate, AckName::Named(id));
+        let ack = render::crt_ack(&header(), Some(id), Some(AckProof::Named), sig.as_ref());
+        let ack = CrtAck::parse(&ack).expect("readable");
+        assert_eq!(ack, CrtAck { header: header(), certificate: AckName::Named(id), sig });
 
         let err = render::crt_err(&header(), "weak-key", "too short", Some(id));
         let err = CrtErr::parse(&err).expect("readable");
         assert_eq!((err.code.as_deref(), err.error.as_str()), (Some("weak-key"), "too short"));
+    }
+
+    #[test]
+    fn the_largest_csr_and_proof_pass_through_nucleus_lite() {
+        let name = "n".repeat(128);
+        let header = Header {
+            rotation: Some(name.parse().expect("valid")),
+            core: Some(name.parse().expect("valid")),
+            mid: Some(Mid([255; 16])),
+        };
+        // RSA-4096: a key of 550 bytes, a signature of 512, and the longest name.
+        let (csr, sig) = (vec![7; 1_300], Signature::new(vec![7; 512]));
+        let bytes = render::unsolicited_csr(&header, &csr, sig.as_ref()).len();
+        let topic = 3 * (128 + 1) + 64;
+        assert!(bytes + topic < 4_096, "{bytes} bytes and the topic");
     }
 
     #[test]

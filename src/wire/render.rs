@@ -4,7 +4,7 @@ use pem::Pem;
 use serde::Serialize;
 
 use super::{
-    ids::{CertificateId, Mid},
+    ids::{CertificateId, Mid, Nonce, Signature},
     payload::{AckProof, Header},
 };
 use crate::schedule::Timestamp;
@@ -29,6 +29,10 @@ struct Out<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     not_after: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<Nonce>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sig: Option<&'a Signature>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     rotation_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     core: Option<&'a str>,
@@ -52,19 +56,19 @@ impl<'a> Out<'a> {
 }
 
 /// `csr_req`.
-pub fn csr_req(header: &Header, not_after: Option<Timestamp>) -> Vec<u8> {
-    Out { not_after: not_after.map(Timestamp::unix_seconds), ..Out::new(header) }.bytes()
+pub fn csr_req(header: &Header, not_after: Option<Timestamp>, nonce: Option<Nonce>) -> Vec<u8> {
+    Out { not_after: not_after.map(Timestamp::unix_seconds), nonce, ..Out::new(header) }.bytes()
 }
 
 /// `csr_res`, from the CSR's DER.
-pub fn csr_res(header: &Header, csr: &[u8]) -> Vec<u8> {
-    Out { csr: Some(pem_text("CERTIFICATE REQUEST", [csr])), ..Out::new(header) }.bytes()
+pub fn csr_res(header: &Header, csr: &[u8], sig: Option<&Signature>) -> Vec<u8> {
+    Out { csr: Some(pem_text("CERTIFICATE REQUEST", [csr])), sig, ..Out::new(header) }.bytes()
 }
 
 /// `csr_res` that no request is behind, from the CSR's DER.
-pub fn unsolicited_csr(header: &Header, csr: &[u8]) -> Vec<u8> {
+pub fn unsolicited_csr(header: &Header, csr: &[u8], sig: Option<&Signature>) -> Vec<u8> {
     let csr = Some(pem_text("CERTIFICATE REQUEST", [csr]));
-    Out { csr, unsolicited: true, ..Out::new(header) }.bytes()
+    Out { csr, sig, unsolicited: true, ..Out::new(header) }.bytes()
 }
 
 /// `crt`, from the DER of the leaf and what follows it.
@@ -82,8 +86,9 @@ pub fn crt_ack(
     header: &Header,
     certificate: Option<CertificateId>,
     proof: Option<AckProof>,
+    sig: Option<&Signature>,
 ) -> Vec<u8> {
-    Out { certificate_id: certificate, ack: proof, ..Out::new(header) }.bytes()
+    Out { certificate_id: certificate, ack: proof, sig, ..Out::new(header) }.bytes()
 }
 
 /// `crt_err`.

@@ -1,6 +1,7 @@
 //! The child's procedure on a real disk, with a gateway and a broker that are played: it is cut off
 //! at every effect, and driven by random events.
 
+mod proofs;
 mod world;
 
 use std::time::Duration;

@@ -4,17 +4,18 @@ use std::{collections::VecDeque, fs, path::Path, time::Duration};
 
 use certrelay::{
     child::{
-        Child, Effect, Event, Found, Job, Pair, Saved, Settings, Told,
+        Child, Effect, Event, Found, Job, Pair, Saved, Settings, Stage, Told,
         disk::{self, Identity},
     },
     install::{Credentials, Generation, PairFiles},
     keys::{KeyKind, PrivateKey},
+    proof,
     schedule::{Now, Tick, Timestamp},
     wire::{
-        AckName, CertificateId, CrtAck, CrtErr, CsrRes, Header, KeyDigest, Kind, RotationId,
-        ThingName, Topics, render,
+        AckName, CertificateId, CrtAck, CrtErr, CsrRes, Header, KeyDigest, Kind, Nonce, RotationId,
+        Signature, ThingName, Topics, render,
     },
-    x509::{CommonNameRule, accept_csr, read_certificate, verify_csr_signature},
+    x509::{CommonNameRule, accept_csr, certificate_spki, read_certificate, verify_csr_signature},
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair,
@@ -64,6 +65,14 @@ pub struct World {
     pub silent: bool,
     /// The wall clock is trusted.
     pub clock_trusted: bool,
+    /// What proofs are to be about, in each request.
+    pub nonce: Option<Nonce>,
+    /// The kind of key in use makes no proofs.
+    pub no_proofs: bool,
+    /// The proofs of the CSRs that came: about which nonce. They held.
+    pub csr_proofs: Vec<Option<(Nonce, Signature)>>,
+    /// The proofs of the acks that came.
+    pub ack_proofs: Vec<Option<(Nonce, Signature)>>,
     /// What the child said for the log.
     pub told: Vec<Told>,
     /// The CSRs that came: rotation and key.
@@ -140,6 +149,10 @@ impl World {
             fail_saves: false,
             silent: false,
             clock_trusted: true,
+            nonce: None,
+            no_proofs: false,
+            csr_proofs: Vec::new(),
+            ack_proofs: Vec::new(),
             told: Vec::new(),
             csrs: Vec::new(),
             acks: Vec::new(),
@@ -416,6 +429,8 @@ impl World {
                 let link = dir.join(".new-current");
                 std::os::unix::fs::symlink(generation.to_string(), link).expect("a link");
             }
+            // It leaves nothing.
+            Job::Sign { .. } => {}
             Job::Save(_) => put(&dir.join(".new-child.json"), b"{\"stage\":"),
             Job::Wipe { generation } => {
                 let key = dir.join(generation.to_string()).join("key.pem");
@@ -436,6 +451,9 @@ impl World {
                 self.fail_disk -= 1;
                 let why = "no space left on device".to_owned();
                 self.queue.push_front(Event::Disk(certrelay::child::Done::Failed { why }));
+            }
+            Effect::Disk(Job::Sign { .. }) if self.no_proofs => {
+                self.queue.push_front(Event::Disk(certrelay::child::Done::Signed(None)));
             }
             Effect::Disk(job) => {
                 let (_, credentials) = self.life.as_ref().expect("alive");
@@ -488,7 +506,7 @@ impl World {
         self.line?;
         if let Some(rotation) = self.request_due.take() {
             let header = Header { rotation, ..Header::default() };
-            self.send(Kind::CsrReq, render::csr_req(&header, None));
+            self.send(Kind::CsrReq, render::csr_req(&header, None, self.nonce));
         } else if self.certificate_due && !self.hold_certificate {
             self.deliver_certificate();
         }
@@ -532,6 +550,14 @@ impl World {
         let found = self.load();
         assert_eq!(found.pending.csr.as_ref(), Some(&message.csr), "durable before it leaves");
         assert_eq!(found.saved.stage.asked().map(|asked| asked.key), Some(key));
+        // The switch may just have been made; the proof was made before.
+        let in_use = match &found.saved.stage {
+            Stage::Trying(trying) => trying.replaces,
+            _ => found.current.generation,
+        };
+        let proof =
+            self.proof(in_use, message.sig.clone(), |nonce| proof::csr_text(&thing(), key, nonce));
+        self.csr_proofs.push(proof);
         let rotation = message.header.rotation.clone();
         self.csrs.push((rotation.clone(), key));
         match self.issued.last() {
@@ -549,6 +575,24 @@ impl World {
         assert_eq!(id, used, "an ack goes on a session of its own certificate");
         assert_eq!(credentials.current(), Some(session), "and after the switch");
         self.acks.push((id, message.header.rotation.clone()));
+        let proof =
+            self.proof(session, message.sig.clone(), |nonce| proof::ack_text(&thing(), id, nonce));
+        self.ack_proofs.push(proof);
+    }
+
+    /// About which nonce a proof by a pair's key is; it is about one that a test may have used.
+    fn proof(
+        &self,
+        pair: Generation,
+        sig: Option<Signature>,
+        text: impl Fn(Nonce) -> Vec<u8>,
+    ) -> Option<(Nonce, Signature)> {
+        let sig = sig?;
+        let pair = Credentials::look(self.dir.path()).pair(pair).expect("a pair");
+        let spki = certificate_spki(pair.leaf()).expect("readable");
+        let holds = |nonce: &Nonce| proof::verify(&spki, &text(*nonce), &sig).is_ok();
+        let nonce = (0..9).map(|n| Nonce([n; 16])).find(holds);
+        Some((nonce.expect("the proof holds for a nonce that was sent"), sig))
     }
 }
 

@@ -124,6 +124,11 @@ impl Site {
         }
     }
 
+    /// What a program on the floor needs for mTLS under this name.
+    pub fn files_on_floor(&self, name: &str) -> Files {
+        self.secured.as_ref().expect("a site with mTLS").device(name)
+    }
+
     /// Someone on the floor with a certificate that was just issued, and its key.
     pub fn on_floor_with(&self, name: &str, certificate: &str, key: &KeyPair) -> Login {
         let secured = self.secured.as_ref().expect("a site with mTLS");

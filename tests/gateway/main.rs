@@ -48,5 +48,6 @@ mod many;
 mod nucleus;
 mod outages;
 mod peers;
+mod proof;
 mod rotation;
 mod way;

@@ -106,7 +106,7 @@ impl Relay {
         self.down_due = Some(now + (first << (self.copies - 1).min(12)).min(longest));
         let header = Header { rotation: self.rotation.clone(), ..Header::default() };
         match &self.stage {
-            Stage::AwaitCsr => Some((Kind::CsrReq, render::csr_req(&header, None))),
+            Stage::AwaitCsr => Some((Kind::CsrReq, render::csr_req(&header, None, None))),
             Stage::AwaitAck(leaf) => Some((Kind::Crt, render::crt(&header, [&leaf.der[..]]))),
             Stage::Done | Stage::AwaitCert(_) => {
                 self.down_due = None;

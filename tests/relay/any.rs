@@ -38,10 +38,16 @@ fn payload(b: &Bench, child: &str, a: u32, c: u32) -> Vec<u8> {
     let id = pki::id(&pki::certificate(child, key, (c >> 4) % 2));
     match a % 15 {
         0 => bytes(json!({})),
-        1 => bytes(json!({ "rotationId": rotation, "core": CORE })),
+        1 => bytes(json!({
+            "rotationId": rotation, "core": CORE, "nonce": format!("{:032x}", (c >> 8) % 4)
+        })),
         2 => bytes(json!({ "rotationId": rotation, "core": "core-2" })),
         3 => bytes(json!({ "core": CORE, "holdUntil": b.unix() + u64::from(c % 500_000) })),
-        4 => csr_payload(&pki::csr(child, key)),
+        4 if c & 512 == 0 => csr_payload(&pki::csr(child, key)),
+        4 => bytes(json!({
+            "CSR": pki::pem("CERTIFICATE REQUEST", &pki::csr(child, key)),
+            "rotationId": rotation, "sig": "AQID"
+        })),
         5 => csr_payload(&pki::badly_signed_csr(child, key)),
         6 => csr_payload(&pki::csr("pump-2", key)),
         7 => crt_payload(&pki::certificate(child, key, (c >> 4) % 2)),

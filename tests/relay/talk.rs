@@ -170,6 +170,7 @@ impl Bench {
                 Stage::AwaitCert(stage) => (Some(stage.csr.key), None),
                 Stage::AwaitAck(stage) => (Some(stage.csr.key), Some(stage.certificate)),
             };
+            assert!(needs.0.is_some() || record.csr_sig.is_none(), "no proof without its CSR");
             assert_eq!(self.bodies(child.as_str()), needs, "the bodies of {child}");
         }
     }

@@ -94,7 +94,7 @@ impl Cloud {
     }
 
     fn request(&self, name: &ThingName, cores: &[ThingName]) -> Downlink {
-        (name.clone(), Kind::CsrReq, render::csr_req(&self.header(name, cores), None))
+        (name.clone(), Kind::CsrReq, render::csr_req(&self.header(name, cores), None, None))
     }
 
     fn header(&self, name: &ThingName, cores: &[ThingName]) -> Header {

@@ -102,7 +102,7 @@ impl Device {
             Nature::Blog => Header::default(),
             _ => Header { rotation: Header::read(payload).rotation, ..Header::default() },
         };
-        (Kind::CsrRes, render::csr_res(&header, &pki::csr(key)))
+        (Kind::CsrRes, render::csr_res(&header, &pki::csr(key), None))
     }
 
     fn new_key(&mut self, now: u64) -> (KeyNo, u64) {
@@ -140,7 +140,7 @@ impl Device {
             Kind::CrtAck,
             match self.nature {
                 Nature::Blog => b"{}".to_vec(),
-                _ => render::crt_ack(&header, Some(self.current.certificate), None),
+                _ => render::crt_ack(&header, Some(self.current.certificate), None, None),
             },
         )
     }
@@ -166,12 +166,12 @@ pub fn mischief(
         0 => vec![],
         1 => b"{".to_vec(),
         2 => vec![0xff; rng.usize(..40_000)],
-        3 => render::csr_res(&header, &csr),
-        4 => render::csr_res(&header, b"not a csr"),
-        5 => render::crt_ack(&header, Some(certificate), None),
+        3 => render::csr_res(&header, &csr, None),
+        4 => render::csr_res(&header, b"not a csr", None),
+        5 => render::crt_ack(&header, Some(certificate), None, None),
         6 => b"{\"error\":\"\x1b[2J\"}".to_vec(),
         7 => b"[]".to_vec(),
-        _ => render::csr_res(&header, &csr[..csr.len() / 2]),
+        _ => render::csr_res(&header, &csr[..csr.len() / 2], None),
     };
     // Who may speak for a device is the broker's to enforce: a bare ack under a victim's name is
     // the one thing that a gateway can't tell from the victim's.

@@ -28,7 +28,7 @@ fn send(cloud: &mut Cloud, device: &str, by: CertificateId) -> Result<Vec<u8>, S
     let csr = named(device).serialize_request(&key).expect("a CSR").der().to_vec();
     let header = Header { rotation: None, core: Some(name("core-1")), mid: None };
     let topic = format!("management/topic/{device}/csr_res");
-    let said = cloud.receive(&topic, &render::csr_res(&header, &csr), Some(by));
+    let said = cloud.receive(&topic, &render::csr_res(&header, &csr, None), Some(by));
     let (topic, payload) = said.first().expect("an answer");
     if topic.ends_with("/crt") {
         return Ok(CertificateMessage::parse(payload).expect("readable").chain.concat());
@@ -54,7 +54,7 @@ fn an_old_certificate_is_retired_when_its_grace_is_over_and_not_before() {
     let leaf = send(&mut cloud, "pump-1", core).expect("issued");
     let (first, new) = (cloud.devices[&name("pump-1")].first, x509::certificate_id(&leaf));
     let header = Header { rotation: None, core: Some(name("core-1")), mid: None };
-    let ack = render::crt_ack(&header, Some(new), None);
+    let ack = render::crt_ack(&header, Some(new), None, None);
     cloud.receive("management/topic/pump-1/crt_ack", &ack, Some(core));
     assert_eq!(cloud.count().rotated, 1);
     assert_eq!(cloud.in_use(&name("pump-1")), Some(new));

@@ -6,6 +6,7 @@ mod core;
 mod intake;
 mod link;
 mod outbox;
+mod proofs;
 mod repeats;
 mod settings;
 mod store;

@@ -193,6 +193,18 @@ pub enum Proof {
     Bare,
 }
 
+impl Proof {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Signed => "signed",
+            Self::Named => "named",
+            Self::Bare => "bare",
+        }
+    }
+}
+
 impl State {
     /// Its name, for people and indexes.
     pub fn name(&self) -> &'static str {
