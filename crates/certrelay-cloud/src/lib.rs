@@ -24,6 +24,8 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::disallowed_methods)]
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod decide;
 pub mod functions;
 #[cfg(feature = "memory")]
