@@ -1,0 +1,1 @@
+//! The cloud side of certrelay: `template.yaml` is what it consists of.
