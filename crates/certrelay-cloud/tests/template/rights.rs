@@ -104,6 +104,7 @@ fn a_function_may_do_what_its_work_needs_and_no_more() {
         (
             "Report",
             "iot:ListPrincipalThings iot:ListPrincipalThingsV2 iot:Publish iot:UpdateCertificate
+             iot:ListAttachedPolicies iot:DetachPolicy iot:DetachThingPrincipal iot:DeleteCertificate
              greengrass:ListClientDevicesAssociatedWithCoreDevice
              dynamodb:GetItem dynamodb:PutItem dynamodb:Query",
         ),
@@ -114,8 +115,7 @@ fn a_function_may_do_what_its_work_needs_and_no_more() {
         ),
         (
             "Due",
-            "iot:DescribeCertificate iot:ListPrincipalThings iot:ListPrincipalThingsV2
-             iot:ListAttachedPolicies iot:AttachPolicy iot:AttachThingPrincipal
+            "iot:DescribeCertificate iot:ListAttachedPolicies iot:AttachPolicy iot:AttachThingPrincipal
              iot:UpdateCertificate iot:DetachPolicy iot:DetachThingPrincipal iot:DeleteCertificate
              iot:Publish dynamodb:GetItem dynamodb:PutItem dynamodb:Query",
         ),
@@ -148,9 +148,11 @@ fn an_association_is_read_from_where_it_is_and_nowhere_else() {
         ("table:cores", "dynamodb:GetItem"),
     ] {
         let stack = Stack::with(&[("Association", association)]);
-        for function in ["Issue", "Complete", "Report"] {
+        for function in ["Request", "Issue", "Complete", "Report"] {
             let actions = of(&stack, function);
-            assert_eq!(actions.contains(greengrass), used == greengrass, "{function}");
+            // Greengrass lists the devices of a core, not the core of a device: to begin needs no list.
+            let lists = used == greengrass && function != "Request";
+            assert_eq!(actions.contains(greengrass), lists, "{function}");
             assert_eq!(actions.contains("iot:DescribeThing"), used == "iot:DescribeThing");
             let tables = whereto(&stack, function, "dynamodb:GetItem");
             let other = "arn:PARTITION:dynamodb:REGION:ACCOUNTID:table/cores";
