@@ -16,9 +16,9 @@
 //! | `CERTRELAY_ISSUER` | `aws-iot`, or the ARN of a private CA | `aws-iot` |
 //! | `CERTRELAY_PCA_VALIDITY_DAYS` | how long the private CA's certificates are valid | `365` |
 //! | `CERTRELAY_PCA_SIGNING_ALGORITHM` | the algorithm of the private CA's key | `SHA256WITHECDSA` |
-//! | `CERTRELAY_TPS` | calls a second of each AWS IoT API, an instance | `2` |
+//! | `CERTRELAY_TPS` | calls a second of each AWS IoT API, an instance | `1` |
 
-use std::{num::NonZeroU32, str::FromStr};
+use std::{num::NonZeroU32, str::FromStr, time::Duration};
 
 use certrelay::{wire::ThingName, x509::CommonNameRule};
 
@@ -43,8 +43,8 @@ pub struct Config {
     pub associations: Associations,
     /// Who signs.
     pub issuer: Issuer,
-    /// Calls a second of each AWS IoT API.
-    pub per_second: NonZeroU32,
+    /// The time between two calls of one AWS IoT API.
+    pub pace: Duration,
     /// What the functions go by.
     pub settings: Settings,
 }
@@ -111,7 +111,7 @@ impl Config {
             support_topic: reader.needed("CERTRELAY_SUPPORT_TOPIC")?,
             associations: reader.associations()?,
             issuer: reader.issuer()?,
-            per_second: reader.parsed("CERTRELAY_TPS", "2", "a number above 0")?,
+            pace: reader.pace()?,
             settings: reader.settings()?,
         };
         Ok(config)
@@ -139,6 +139,14 @@ impl<G: Fn(&str) -> Option<String>> Reader<G> {
     ) -> Result<T, ConfigError> {
         let value = self.or(name, default);
         value.parse().map_err(|_| ConfigError::Bad { name, value, wanted })
+    }
+
+    fn pace(&self) -> Result<Duration, ConfigError> {
+        const NAME: &str = "CERTRELAY_TPS";
+        let value = self.or(NAME, "1");
+        let pace = value.parse().ok().filter(|tps: &f64| *tps >= 0.01);
+        let pace = pace.and_then(|tps| Duration::try_from_secs_f64(tps.recip()).ok());
+        pace.ok_or(ConfigError::Bad { name: NAME, value, wanted: "a number of 0.01 or more" })
     }
 
     fn settings(&self) -> Result<Settings, ConfigError> {

@@ -64,7 +64,7 @@ impl Aws {
             sqs: aws_sdk_sqs::Client::new(&sdk),
             sns: aws_sdk_sns::Client::new(&sdk),
             pca: aws_sdk_acmpca::Client::new(&sdk),
-            pace: Pace::new(config.per_second),
+            pace: Pace::new(config.pace),
             things: Mutex::default(),
             devices: Mutex::default(),
             config,

@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -22,8 +21,8 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(per_second: NonZeroU32) -> Self {
-        Self { every: Duration::from_secs(1) / per_second.get(), turns: Mutex::default() }
+    pub(super) fn new(every: Duration) -> Self {
+        Self { every, turns: Mutex::default() }
     }
 
     /// Waits for the call's turn.
@@ -51,7 +50,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_api_has_its_own_rate_and_saves_up_no_turns() {
-        let pace = Pace::new(NonZeroU32::new(5).expect("not zero"));
+        let pace = Pace::new(Duration::from_millis(200));
         let began = Instant::now();
         for _ in 0..6 {
             pace.turn(Call::UpdateCertificate).await;
