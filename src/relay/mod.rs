@@ -256,16 +256,18 @@ impl Relay {
         Some(result)
     }
 
-    /// Makes a record for a child that has none. `None`: there are too many.
+    /// Makes a record for a child that has none. `None`: there are too many. The core itself always
+    /// has room.
     fn admit(&mut self, now: Now, name: &ThingName) -> Option<()> {
         if self.children.contains_key(name) {
             return Some(());
         }
-        if self.children.len() >= MOST_RECORDS {
+        let is_core = *name == self.settings.core;
+        if !is_core && self.children.len() >= MOST_RECORDS {
             self.counters.count(None, Reason::TooManyRecords);
             return None;
         }
-        if self.is_full(now) {
+        if !is_core && self.is_full(now) {
             self.counters.count(None, Reason::StoreFull);
             return None;
         }

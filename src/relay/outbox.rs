@@ -232,6 +232,12 @@ impl Child {
         self.note(scene, weight, Some(Side::Cloud), reason, None);
     }
 
+    /// An ack that may be on its way is not sent again.
+    pub fn take_back_ack(&mut self) {
+        self.changed |= self.record.outbox.ack.take().is_some();
+        self.live.ack.stop();
+    }
+
     /// Plans the notices of a child that comes from the store.
     pub fn restore_notices(&mut self, now: Now, spread: Tick) {
         for slot in Slot::ALL {

@@ -7,7 +7,7 @@ use super::{
     child::{Child, Scene},
     from_child::Arrival,
     outbox::Complaint,
-    record::{Outcome, Stage},
+    record::{Done, Outcome, Stage},
 };
 use crate::{
     identity::{self, Say},
@@ -21,9 +21,8 @@ impl Relay {
     /// The core says something.
     pub(super) fn on_own(&mut self, now: Now, say: Say, out: &mut Out) {
         let core = self.settings.core.clone();
-        if self.admit(now, &core).is_none() {
-            return;
-        }
+        // There is always room for this one; and what it says is taken in order.
+        let _ = self.admit(now, &core);
         self.with_child(now, &core, out, |core, scene| match say {
             Say::Csr { csr, rotation } => core.on_own_csr(scene, csr, rotation),
             Say::Acked { certificate, rotation } => {
@@ -55,6 +54,16 @@ impl Child {
         }
     }
 
+    /// The certificate that the last rotation ended with, as far as the cloud was told.
+    fn acked_certificate(&self) -> Option<CertificateId> {
+        match &self.record.stage {
+            Stage::Done(Done { outcome: Outcome::Acked { certificate, .. }, .. }) => {
+                Some(*certificate)
+            }
+            _ => None,
+        }
+    }
+
     fn on_own_failure(
         &mut self,
         scene: &mut Scene<'_>,
@@ -64,15 +73,23 @@ impl Child {
         ends: bool,
     ) {
         let held = self.held_certificate();
+        let was_acked = certificate.is_some() && self.acked_certificate() == certificate;
         let error = Complaint { code: why.code.as_str(), words: &why.error, certificate, rotation };
         self.refuse_with(scene, Side::Local, why.code, Some(why.error.clone()));
         let is_about_this = held.is_none() || certificate == held;
         // One that was never begun is asked for again: what stands in the way may be mended.
         let is_begun = matches!(self.record.stage, Stage::AwaitCert(_) | Stage::AwaitAck(_));
-        if ends && is_begun && is_about_this {
+        if ends && was_acked {
+            // It is not in use any more: to say once more that it is could cost the old one.
+            self.take_back_ack();
+        }
+        if ends && (was_acked || is_begun && is_about_this) {
             self.report_end(scene, error);
             let reason: Reason = why.code;
-            self.done(scene, Outcome::Failed { reason, code: None, certificate: held });
+            self.done(
+                scene,
+                Outcome::Failed { reason, code: None, certificate: held.or(certificate) },
+            );
         } else {
             self.report_words(scene, error);
         }

@@ -158,6 +158,25 @@ fn a_failure_that_ends_the_rotation_does_and_one_that_does_not_is_only_said() {
 }
 
 #[test]
+fn an_ack_of_what_was_rolled_back_is_never_sent_again() {
+    let mut b = Bench::up();
+    let id = reach_await_ack(&mut b);
+    acked(&mut b, id);
+    b.expect(CORE, "done");
+    b.advance(hours(1));
+    failed(&mut b, Reason::RolledBackByHand, Some(id), true);
+    let acks = b.sent(Side::Cloud, Kind::CrtAck).len();
+    assert_eq!(said(&b, Kind::CrtErr)["code"], "rolled-back-by-hand");
+    b.restart();
+    b.links_up();
+    b.advance(days(10));
+    b.request(CORE, "r1");
+    b.advance(hours(1));
+    assert_eq!(b.sent(Side::Cloud, Kind::CrtAck).len(), acks, "the old one would be retired");
+    assert_eq!(said(&b, Kind::CrtErr)["certificateId"], id.to_string());
+}
+
+#[test]
 fn a_certificate_that_the_cloud_takes_back_is_taken_from_the_core() {
     let mut b = Bench::up();
     let id = reach_await_ack(&mut b);

@@ -18,7 +18,9 @@ mod records;
 
 use std::{sync::Mutex, time::Duration};
 
-use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, ConfigLoader, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig,
+};
 use aws_smithy_http_client::{Builder, tls};
 use certrelay::wire::{CertificateId, ThingName};
 
@@ -55,15 +57,19 @@ pub struct Aws {
 impl Aws {
     /// Connects nowhere yet; credentials and region are the environment's.
     pub async fn new(config: Config) -> Self {
-        let sdk = sdk().await;
+        Self::over(config, &sdk().load().await)
+    }
+
+    /// The same with the SDK's settings as they are given.
+    pub fn over(config: Config, sdk: &SdkConfig) -> Self {
         Self {
-            iot: aws_sdk_iot::Client::new(&sdk),
-            data: aws_sdk_iotdataplane::Client::new(&sdk),
-            greengrass: aws_sdk_greengrassv2::Client::new(&sdk),
-            dynamo: aws_sdk_dynamodb::Client::new(&sdk),
-            sqs: aws_sdk_sqs::Client::new(&sdk),
-            sns: aws_sdk_sns::Client::new(&sdk),
-            pca: aws_sdk_acmpca::Client::new(&sdk),
+            iot: aws_sdk_iot::Client::new(sdk),
+            data: aws_sdk_iotdataplane::Client::new(sdk),
+            greengrass: aws_sdk_greengrassv2::Client::new(sdk),
+            dynamo: aws_sdk_dynamodb::Client::new(sdk),
+            sqs: aws_sdk_sqs::Client::new(sdk),
+            sns: aws_sdk_sns::Client::new(sdk),
+            pca: aws_sdk_acmpca::Client::new(sdk),
             pace: Pace::new(config.pace),
             things: Mutex::default(),
             devices: Mutex::default(),
@@ -78,8 +84,8 @@ impl Aws {
     }
 }
 
-/// The SDK's settings. `AWS_ENDPOINT_URL`, and that of each service, are heeded.
-async fn sdk() -> SdkConfig {
+/// The SDK's settings, to be loaded. `AWS_ENDPOINT_URL`, and that of each service, are heeded.
+pub fn sdk() -> ConfigLoader {
     let ring = tls::rustls_provider::CryptoMode::Ring;
     let http = Builder::new().tls_provider(tls::Provider::Rustls(ring)).build_https();
     let timeouts =
@@ -88,6 +94,4 @@ async fn sdk() -> SdkConfig {
         .http_client(http)
         .retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS))
         .timeout_config(timeouts.build())
-        .load()
-        .await
 }

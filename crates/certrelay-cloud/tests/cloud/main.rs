@@ -5,5 +5,6 @@ mod attacks;
 mod audits;
 mod cuts;
 mod errors;
+mod fleet;
 mod plant;
 mod turns;

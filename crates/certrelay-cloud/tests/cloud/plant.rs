@@ -19,7 +19,7 @@ use certrelay_cloud::{
     decide::{complete::grace, issue::csr_pem, request::Order},
     functions::{Done, Fault, audit, complete, due, issue, report, request, sweep},
     memory::{Authority, Memory, Plan, World},
-    ports::{Queue, Status},
+    ports::{Call, Queue, Status},
     record::{Key, Proof, Record},
     settings::Settings,
 };
@@ -79,8 +79,9 @@ pub struct Plant {
     pub received: Vec<CertificateId>,
     /// The results that came: for what, and the code of a refusal.
     pub results: Vec<(String, Option<String>)>,
-    /// How many points the last act passed.
+    /// How many points the last act passed, and what it called.
     pub points: usize,
+    pub calls: Vec<Call>,
     /// Whether the device has fallen back on what was given up, which nobody could foresee.
     pub has_fallen_back: bool,
 }
@@ -112,6 +113,7 @@ impl Plant {
             received: Vec::new(),
             results: Vec::new(),
             points: 0,
+            calls: Vec::new(),
             has_fallen_back: false,
         }
     }
@@ -129,7 +131,11 @@ impl Plant {
     }
 
     pub fn record(&self) -> Record {
-        self.cloud.world().latest(&self.thing).cloned().expect("a record")
+        self.record_or_none().expect("a record")
+    }
+
+    pub fn record_or_none(&self) -> Option<Record> {
+        self.cloud.world().latest(&self.thing).cloned()
     }
 
     pub fn state(&self) -> &'static str {
@@ -158,6 +164,7 @@ impl Plant {
             }
         };
         self.points = self.cloud.world().points();
+        self.calls = self.cloud.world().calls.clone();
         self.cloud.world().begin(None);
         self.listen();
         end
