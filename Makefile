@@ -2,7 +2,8 @@
 #        LITE=1: with nucleus lite instead of the classic one
 # test   every test; the brokers in them are real Mosquittos
 # bench  the measurements
-# lint   format, clippy, and cargo-deny where it is installed
+# lint   the template, format, clippy, and cargo-deny where it is installed
+# sam    SAM's check and build of the cloud side; needs minutes
 
 CARGO ?= cargo
 # Debian puts mosquitto where only root's PATH looks.
@@ -13,21 +14,34 @@ AWSIOTSDK := 1.31.0
 AWSIOTSDK_HOME := $(CURDIR)/target/awsiotsdk-$(AWSIOTSDK)
 PYTHON ?= python3
 
-.PHONY: demo test bench lint mosquitto awsiotsdk
+# A stand-in for AWS that others wrote: the adapter of the cloud side is tested against it.
+MOTO := 5.2.5
+MOTO_HOME := $(CURDIR)/target/moto-$(MOTO)
+
+# The linter of the template, and the whole of SAM, which takes minutes to install.
+CFN_LINT := 1.58.0
+CFN_LINT_HOME := $(CURDIR)/target/cfn-lint-$(CFN_LINT)
+SAM := 1.170.0
+SAM_HOME := $(CURDIR)/target/sam-$(SAM)
+
+.PHONY: demo test bench lint sam mosquitto awsiotsdk moto cfn-lint python
 
 demo: mosquitto
 	$(CARGO) build --bins --example factory
 	$(CARGO) run --example factory -- $(if $(LITE),--lite)
 
-test: mosquitto awsiotsdk
+test: mosquitto awsiotsdk moto
 	$(CARGO) test --workspace
 	AWSIOTSDK_PYTHON=$(AWSIOTSDK_HOME)/bin/python \
-	  $(CARGO) test -p fake-nucleus --test nucleus -- --ignored --nocapture official
+	  $(CARGO) test --workspace --test nucleus -- --ignored --nocapture official
+	MOTO_PYTHON=$(MOTO_HOME)/bin/python \
+	  $(CARGO) test --workspace --test aws -- --ignored --nocapture official
 
 bench: mosquitto
 	$(CARGO) test --release --test gateway -- --ignored --nocapture --test-threads 1 figures
 
-lint:
+lint: cfn-lint
+	$(CFN_LINT_HOME)/bin/cfn-lint crates/certrelay-cloud/template.yaml
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check; \
@@ -49,16 +63,40 @@ mosquitto:
 	  exit 1; \
 	fi
 
-# Installs the SDK into a folder of its own; Python itself where that is possible without asking.
-awsiotsdk:
-	@[ -e $(AWSIOTSDK_HOME)/installed ] && exit 0; \
-	if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+# What `sam deploy` needs of the template, by SAM's own check, and how it builds.
+sam: python
+	@[ -e $(SAM_HOME)/installed ] || { rm -rf $(SAM_HOME) && $(PYTHON) -m venv $(SAM_HOME) && \
+	$(SAM_HOME)/bin/python -m pip install -q --disable-pip-version-check \
+	  aws-sam-cli==$(SAM) cargo-lambda && touch $(SAM_HOME)/installed; }
+	cd crates/certrelay-cloud && PATH="$(SAM_HOME)/bin:$$PATH" sam validate --lint && \
+	  PATH="$(SAM_HOME)/bin:$$PATH" sam build --beta-features
+
+# Each of these is installed into a folder of its own.
+awsiotsdk: python
+	@[ -e $(AWSIOTSDK_HOME)/installed ] || { rm -rf $(AWSIOTSDK_HOME) && \
+	$(PYTHON) -m venv $(AWSIOTSDK_HOME) && $(AWSIOTSDK_HOME)/bin/python -m pip install -q \
+	  --disable-pip-version-check awsiotsdk==$(AWSIOTSDK) && touch $(AWSIOTSDK_HOME)/installed; }
+
+moto: python
+	@[ -e $(MOTO_HOME)/installed ] || { rm -rf $(MOTO_HOME) && \
+	$(PYTHON) -m venv $(MOTO_HOME) && $(MOTO_HOME)/bin/python -m pip install -q \
+	  --disable-pip-version-check "moto[server,iot,iotdata,sns,sqs,dynamodb,acmpca]==$(MOTO)" boto3 && \
+	touch $(MOTO_HOME)/installed; }
+
+cfn-lint: python
+	@[ -e $(CFN_LINT_HOME)/installed ] || { rm -rf $(CFN_LINT_HOME) && \
+	$(PYTHON) -m venv $(CFN_LINT_HOME) && $(CFN_LINT_HOME)/bin/python -m pip install -q \
+	  --disable-pip-version-check cfn-lint==$(CFN_LINT) && touch $(CFN_LINT_HOME)/installed; }
+
+# Python with venv, where that can be installed without asking anyone.
+python:
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing python3-venv"; \
 	    apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-venv; \
 	  else \
-	    echo "Python 3.8 or newer with venv and pip is needed and not installed. Install it, then"; \
+	    echo "Python 3.9 or newer with venv and pip is needed and not installed. Install it, then"; \
 	    echo "run make again:"; \
 	    echo "  Debian, Ubuntu:  sudo apt-get install python3-venv"; \
 	    echo "  Fedora:          sudo dnf install python3"; \
@@ -66,8 +104,4 @@ awsiotsdk:
 	    echo "  macOS:           brew install python"; \
 	    exit 1; \
 	  fi; \
-	fi && \
-	rm -rf $(AWSIOTSDK_HOME) && \
-	$(PYTHON) -m venv $(AWSIOTSDK_HOME) && \
-	$(AWSIOTSDK_HOME)/bin/python -m pip install -q --disable-pip-version-check awsiotsdk==$(AWSIOTSDK) && \
-	touch $(AWSIOTSDK_HOME)/installed
+	fi

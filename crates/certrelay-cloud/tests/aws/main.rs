@@ -13,7 +13,6 @@ use certrelay::{
     x509,
 };
 use certrelay_cloud::{
-    aws::Aws,
     decide::{issue::csr_pem, report::Note, request::Order},
     functions::{Done, complete, due, issue, request, sweep},
     ports::{Attachment, CallError, Failure, Outbox, PutError, Queue, Records, Registry, Status},
