@@ -127,9 +127,10 @@ impl Program {
         let mut message = Vec::new();
         std::io::stdin().read_to_end(&mut message).context("the standard input can't be read")?;
         match self.message(&message, now() + 15 * HANDOVER).await {
-            Ok(done) => Ok(println!("{done:?}")),
-            Err(fault) => Err(fault.into()),
+            Ok(done) => println!("{done:?}"),
+            Err(fault) => return Err(fault.into()),
         }
+        Ok(())
     }
 
     async fn event(

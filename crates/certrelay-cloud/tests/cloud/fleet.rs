@@ -88,7 +88,7 @@ fn simulate(steps: &[Step], begun_a_day: u64, share: u64) -> Found {
     let (mut begun, mut ended, mut tick) = (0, 0, 0);
     while ended < DEVICES {
         let today = tick * TICK / DAY;
-        if tick * TICK % DAY == 0 && begun < DEVICES {
+        if (tick * TICK).is_multiple_of(DAY) && begun < DEVICES {
             let new = begun_a_day.min(DEVICES - begun);
             *waiting[0].entry(tick).or_default() += new;
             begun += new;
