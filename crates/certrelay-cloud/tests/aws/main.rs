@@ -1,7 +1,9 @@
 //! The adapter of AWS against an independent peer: moto, which plays DynamoDB, SQS, SNS, AWS Private CA
-//! and AWS IoT's registry. `MOTO_PYTHON` names a Python that has it (`make moto`); without it these
-//! tests are not run, and `make test` sets it.
+//! and AWS IoT's registry. `MOTO_PYTHON` names a Python that has it (`make test-aws`); without it these
+//! tests are not run. Where moto is wrong or has nothing there is a face of the
+//! cloud in memory, which boto3 has compared with moto.
 
+mod fake;
 mod moto;
 
 use std::time::Duration;
@@ -15,7 +17,11 @@ use certrelay::{
 use certrelay_cloud::{
     decide::{issue::csr_pem, report::Note, request::Order},
     functions::{Done, complete, due, issue, request, sweep},
-    ports::{Attachment, CallError, Failure, Outbox, PutError, Queue, Records, Registry, Status},
+    memory::{Authority, Ca, Memory, World},
+    ports::{
+        Attachment, Audits, CallError, Failure, Finding, Outbox, PutError, Queue, Records,
+        Registry, Status,
+    },
     record::{Blob, Key, Old, Record},
     settings::Settings,
 };
@@ -49,7 +55,7 @@ fn record(seq: u32, due: Timestamp) -> Record {
 
 /// One moto for all: it takes seconds to start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-#[ignore = "needs moto: make test runs it"]
+#[ignore = "needs moto: make test-aws runs it"]
 async fn official() {
     let moto = Moto::start();
     records_are_written_by_one_of_those_who_read_them(&moto).await;
@@ -60,6 +66,8 @@ async fn official() {
     certificates_are_deleted_only_when_nothing_hangs_on_them(&moto).await;
     a_rotation_goes_from_an_order_to_its_end(&moto).await;
     the_program_does_the_same_by_its_environment(&moto);
+    the_memory_does_what_moto_does_and_what_moto_has_wrong_as_boto3_sees_it(&moto);
+    the_adapter_reads_what_moto_has_not(&moto).await;
 }
 
 async fn records_are_written_by_one_of_those_who_read_them(moto: &Moto) {
@@ -227,4 +235,74 @@ fn the_program_does_the_same_by_its_environment(moto: &Moto) {
     assert!(said.contains(r#"Did("swept")"#), "{said}");
     let said = moto.run("request", r#"{"certificateId":"?"}"#);
     assert!(said.contains("the message can't be read"), "{said}");
+}
+
+/// A cloud in memory with 600 findings and seven devices of a core.
+fn memory() -> Memory {
+    let mut world = World::new(Authority::new("a CA").expect("a CA"), NOW);
+    let finding = |n: u16| {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&n.to_be_bytes());
+        Finding { certificate: CertificateId(id), expires: Some(NOW + DAY * u32::from(n)) }
+    };
+    let key = ("task".to_owned(), "DEVICE_CERTIFICATE_EXPIRING_CHECK".to_owned());
+    world.findings.insert(key, (0..600).map(finding).collect());
+    for n in 0..7 {
+        world.associations.insert((name("core-1"), name(&format!("device-{n}"))));
+    }
+    Memory::new(world)
+}
+
+fn the_memory_does_what_moto_does_and_what_moto_has_wrong_as_boto3_sees_it(moto: &Moto) {
+    let memory = memory();
+    let url = format!("http://{}", fake::serve(memory.clone()));
+    let key = PrivateKey::generate(KeyKind::P256).expect("a key");
+    let csr = csr_pem(&key.csr(&name("press-1")).expect("a CSR"));
+    let checked = Authority::new("another").expect("a CA").sign(&csr, NOW, DAY).expect("signed");
+    moto.check(&url, &json!({ "csr": csr, "checked": checked }));
+    let published = memory.world().published.clone();
+    assert_eq!(published, [("management/topic/press-1/crt".to_owned(), b"{}".to_vec())]);
+}
+
+async fn the_adapter_reads_what_moto_has_not(moto: &Moto) {
+    let memory = memory();
+    let aws = moto.aws_at(&format!("http://{}", fake::serve(memory.clone()))).await;
+    let (check, mut token, mut found) = ("DEVICE_CERTIFICATE_EXPIRING_CHECK", None, Vec::new());
+    loop {
+        let page = aws.findings("task", check, token.as_deref()).await.expect("a page");
+        found.extend(page.items);
+        token = page.next;
+        if token.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found.len(), 600);
+    assert_eq!(found[7].expires, Some(NOW + DAY * 7));
+    for (core, device, is) in
+        [("core-1", "device-6", true), ("core-1", "device-7", false), ("core-2", "device-1", false)]
+    {
+        assert_eq!(aws.is_associated(&name(core), &name(device)).await, Ok(is), "{core} {device}");
+    }
+    assert_eq!(aws.core_of(&name("device-1")).await, Ok(None));
+    let key = PrivateKey::generate(KeyKind::P256).expect("a key");
+    let csr = csr_pem(&key.csr(&name("press-1")).expect("a CSR"));
+    let made = aws.create(&csr, "token").await.expect("made");
+    let der = pem::parse(&made.pem).expect("PEM").into_contents();
+    let facts = x509::read_certificate(&der).expect("a certificate");
+    assert_eq!((facts.id, facts.key), (made.id, key.digest()));
+    assert_eq!(aws.certificate(made.id).await.expect("there").status, Status::Inactive);
+    let to = Attachment { thing: name("press-1"), is_exclusive: true };
+    aws.attach_thing(made.id, &to).await.expect("attached");
+    assert_eq!(aws.things_of(made.id).await, Ok(vec![to.clone()]));
+    aws.detach_thing(made.id, &to.thing).await.expect("asked for");
+    assert_eq!(why(aws.delete(made.id).await), Failure::Conflict, "AWS detaches later");
+    {
+        let mut world = memory.world();
+        world.now = world.now + DAY;
+    }
+    assert_eq!(aws.delete(made.id).await, Ok(()));
+    assert!(matches!(why(aws.create("no CSR", "token").await), Failure::Invalid(_)));
+    aws.publish("management/topic/press-1/crt", b"{}").await.expect("published");
+    let (topic, payload) = memory.world().published.pop_back().expect("it came");
+    assert_eq!((topic.as_str(), payload.as_slice()), ("management/topic/press-1/crt", &b"{}"[..]));
 }

@@ -44,12 +44,13 @@ struct Made {
 
 impl Moto {
     pub fn start() -> Self {
-        let python = std::env::var("MOTO_PYTHON").expect("MOTO_PYTHON is set: use make test");
+        let python = python();
         let port =
             TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its").port();
         let url = format!("http://127.0.0.1:{port}");
         let server = Command::new(&python)
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+            .env("MOTO_RECORDER_FILEPATH", recording())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -95,6 +96,30 @@ impl Moto {
     pub fn aws(&self) -> Aws {
         let config = Config::read(|name| self.variable(name)).expect("it is whole");
         Aws::over(config, &self.sdk)
+    }
+
+    /// AWS at another address, which has AWS IoT and Greengrass alone; associations are Greengrass'.
+    pub async fn aws_at(&self, url: &str) -> Aws {
+        let config = Config::read(|name| match name {
+            "CERTRELAY_ASSOCIATION" | "CERTRELAY_ISSUER" => None,
+            name => self.variable(name),
+        });
+        let loader = sdk()
+            .endpoint_url(url)
+            .region(Region::new("eu-west-1"))
+            .credentials_provider(Credentials::for_tests());
+        Aws::over(config.expect("it is whole"), &loader.load().await)
+    }
+
+    /// Has boto3 compare moto with the fake at this address.
+    pub fn check(&self, fake: &str, given: &serde_json::Value) {
+        let file = written("check", given);
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/aws/boto3_check.py");
+        let arguments = [script, &self.url, fake, &file];
+        let output = Command::new(python()).args(arguments).output().expect("Python");
+        let _ = std::fs::remove_file(&file);
+        println!("{}", String::from_utf8_lossy(&output.stdout));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// The certificate of a thing.
@@ -181,7 +206,25 @@ impl Drop for Moto {
     fn drop(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
+        let _ = std::fs::remove_file(recording());
     }
+}
+
+/// Where moto records what it is asked.
+fn recording() -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("certrelay-moto-{}.recording", std::process::id()))
+}
+
+fn python() -> String {
+    std::env::var("MOTO_PYTHON").expect("MOTO_PYTHON is set: use make test-aws")
+}
+
+/// Something for a script, in a file of its own.
+fn written(name: &str, value: &serde_json::Value) -> String {
+    let file = format!("certrelay-{name}-{}.json", std::process::id());
+    let file = std::env::temp_dir().join(file);
+    std::fs::write(&file, value.to_string()).expect("written");
+    file.to_str().expect("a plain path").to_owned()
 }
 
 fn set_up(python: &str, url: &str) -> Made {
@@ -194,8 +237,7 @@ fn set_up(python: &str, url: &str) -> Made {
         let year = Duration::from_secs(365 * 86_400);
         certificates.insert(name, authority.sign(&csr, now, year).expect("signed"));
     }
-    let file = std::env::temp_dir().join(format!("certrelay-moto-{}.json", std::process::id()));
-    std::fs::write(&file, serde_json::to_string(&certificates).expect("JSON")).expect("written");
+    let file = written("moto", &serde_json::json!(certificates));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/aws/setup.py");
     let output = Command::new(python).arg(script).arg(url).arg(&file).output().expect("Python");
     let _ = std::fs::remove_file(&file);
