@@ -1,8 +1,10 @@
 //! Every function killed at every point, throttled at every call, its answers lost.
 
+use certrelay::wire::Kind;
 use certrelay_cloud::{memory::Plan, record::Proof};
+use serde_json::json;
 
-use crate::plant::{Act, End, Plant, Way};
+use crate::plant::{Act, End, HOUR, Plant, Way, sweep_once, swept};
 
 const WAYS: [Way; 4] = [
     Way::Direct,
@@ -96,6 +98,76 @@ fn lost_publishes_are_said_again() {
             plant.cloud.world().lose = lost;
             plant.finish();
             plant.check_end();
+        }
+    }
+}
+
+/// A plant whose device got its certificate, acked it if `days` says so, and so long ago.
+fn in_use(days: Option<u32>) -> Plant {
+    let mut plant = Plant::ordered(Way::Relayed(Proof::Named));
+    while plant.received.is_empty() {
+        let act = plant.next().expect("the certificate comes");
+        plant.done(&act);
+    }
+    let ack = plant.pending.pop_front().expect("the ack");
+    let Some(days) = days else { return plant };
+    plant.done(&ack);
+    while plant.state() == "acked" && days >= 7 {
+        let act = plant.next().expect("the grace ends");
+        plant.done(&act);
+    }
+    plant
+}
+
+#[test]
+fn an_error_that_takes_back_what_was_given_up_survives_a_cut_anywhere() {
+    let mut stories = 0;
+    for (days, code) in [(None, "probe-refused"), (Some(1), "none"), (Some(8), "none")] {
+        for point in 0..24 {
+            for plan in [Plan::Kill(point), Plan::Throttle(point), Plan::LoseAnswer(point)] {
+                let mut plant = in_use(days);
+                let new = plant.in_use;
+                (plant.in_use, plant.has_fallen_back) = (plant.first, true);
+                let error = json!({ "error": "", "code": code, "certificateId": new });
+                let error = plant.uplink(Kind::CrtErr, error);
+                if !matches!(plant.perform(&error, Some(plan)), End::Done(_)) {
+                    plant.again(error.clone());
+                    while let Some(act) = plant.pending.pop_front() {
+                        if !matches!(plant.perform(&act, None), End::Done(_)) {
+                            plant.again(act);
+                        }
+                    }
+                }
+                (plant.has_fallen_back, plant.acked) = (false, None);
+                plant.check();
+                plant.finish();
+                plant.check_end();
+                stories += 1;
+            }
+        }
+    }
+    println!("{stories} errors, each disturbed at one point");
+}
+
+#[test]
+fn a_sweep_that_is_cut_anywhere_loses_no_record_and_no_note() {
+    for point in 0..12 {
+        for plan in [Plan::Kill(point), Plan::Throttle(point), Plan::LoseAnswer(point)] {
+            let mut plant = in_use(None);
+            plant.settings.support_after = 1;
+            let error = plant.uplink(Kind::CrtErr, json!({ "error": "x" }));
+            plant.done(&error);
+            plant.pending.push_back(plant.order());
+            let order = plant.pending.pop_front().expect("the order");
+            plant.done(&order);
+            plant.pending.clear();
+            plant.pass(HOUR);
+            plant.cloud.world().begin(Some(plan));
+            let _ = sweep_once(&plant);
+            plant.cloud.world().begin(None);
+            let (_, due) = swept(&plant);
+            assert!(due.contains(&Act::Due(plant.record().key)), "{plan:?}");
+            assert!(!plant.cloud.world().mails.is_empty(), "{plan:?}");
         }
     }
 }

@@ -434,6 +434,18 @@ pub fn run<T>(work: impl Future<Output = T>) -> T {
     }
 }
 
+/// A sweep that may meet a cut; `None` if it was killed.
+pub fn sweep_once(plant: &Plant) -> Option<Result<sweep::Swept, Fault>> {
+    let mut work = pin!(sweep::sweep(&plant.cloud, 1000, plant.now));
+    loop {
+        match poll(work.as_mut()) {
+            Some(end) => return Some(end),
+            None if plant.cloud.world().has_killed => return None,
+            None => {}
+        }
+    }
+}
+
 /// What a sweep queues, and what it tells.
 pub fn swept(plant: &Plant) -> (sweep::Swept, Vec<Act>) {
     let swept = run(sweep::sweep(&plant.cloud, 1000, plant.now)).expect("a sweep");
