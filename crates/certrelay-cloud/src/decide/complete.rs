@@ -194,3 +194,16 @@ fn again(record: &Record, about: Option<CertificateId>) -> Result<Step, Code> {
         Some(_) => Err(Reason::AckUnknown.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weaker_the_proof_the_longer_the_old_certificate_stays_active() {
+        let hours = |proof| grace(proof).as_secs() / 3600;
+        let proofs = [Proof::Direct, Proof::Signed, Proof::Named, Proof::Bare];
+        assert_eq!(proofs.map(hours), [1, 24, 7 * 24, 14 * 24]);
+        assert_eq!(KEPT_INACTIVE.as_secs(), 7 * 86_400);
+    }
+}
