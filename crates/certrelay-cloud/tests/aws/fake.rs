@@ -113,10 +113,7 @@ impl Call {
             }
             ("DELETE", ["certificates", id]) => {
                 let id = id_of(id).ok_or(INVALID)?;
-                let world = memory.world();
-                let is_active =
-                    world.certificates.get(&id).is_some_and(|c| c.status == Status::Active);
-                drop(world);
+                let is_active = is_active(memory, id);
                 match memory.delete(id).await {
                     Err(CallError { why: Failure::Conflict, .. }) if is_active => {
                         Err("CertificateStateException")
@@ -241,6 +238,10 @@ impl Call {
             .find(|(key, _)| *key == name)
             .map(|(_, value)| value)
     }
+}
+
+fn is_active(memory: &Memory, id: CertificateId) -> bool {
+    memory.world().certificates.get(&id).is_some_and(|c| c.status == Status::Active)
 }
 
 const INVALID: &str = "InvalidRequestException";
