@@ -20,7 +20,7 @@ use crate::ports::{Call, CallError, Created, Failure};
 
 /// How often it is looked whether the private CA has signed, and how long.
 const LOOK: Duration = Duration::from_millis(500);
-const LOOKS: u32 = 40;
+const LOOKS: u32 = 20;
 
 impl Aws {
     pub(super) async fn issue(&self, csr: &str, token: &str) -> Result<Created, CallError> {

@@ -81,11 +81,11 @@ fn check(stack: &Stack, wanted: &[(&str, &str)]) {
 #[test]
 fn a_function_may_do_what_its_work_needs_and_no_more() {
     let all = [
-        ("Audit", "iot:ListAuditFindings dynamodb:Query dynamodb:UpdateItem sqs:SendMessage"),
+        ("Audit", "iot:ListAuditFindings dynamodb:Query dynamodb:GetItem dynamodb:UpdateItem sqs:SendMessage"),
         (
             "Request",
             "iot:DescribeCertificate iot:ListPrincipalThings iot:ListPrincipalThingsV2 iot:Publish
-             dynamodb:GetItem dynamodb:PutItem dynamodb:Query",
+             dynamodb:PutItem dynamodb:Query",
         ),
         (
             "Issue",
@@ -93,20 +93,20 @@ fn a_function_may_do_what_its_work_needs_and_no_more() {
              iot:AttachThingPrincipal iot:UpdateCertificate
              iot:ListPrincipalThings iot:ListPrincipalThingsV2 iot:Publish
              greengrass:ListClientDevicesAssociatedWithCoreDevice
-             dynamodb:GetItem dynamodb:PutItem dynamodb:Query",
+             dynamodb:PutItem dynamodb:Query",
         ),
         (
             "Complete",
             "iot:ListPrincipalThings iot:ListPrincipalThingsV2 iot:Publish
              greengrass:ListClientDevicesAssociatedWithCoreDevice
-             dynamodb:GetItem dynamodb:PutItem dynamodb:Query",
+             dynamodb:PutItem dynamodb:Query",
         ),
         (
             "Report",
             "iot:ListPrincipalThings iot:ListPrincipalThingsV2 iot:Publish iot:UpdateCertificate
              iot:ListAttachedPolicies iot:DetachPolicy iot:DetachThingPrincipal iot:DeleteCertificate
              greengrass:ListClientDevicesAssociatedWithCoreDevice
-             dynamodb:GetItem dynamodb:PutItem dynamodb:Query",
+             dynamodb:PutItem dynamodb:Query",
         ),
         (
             "Sweep",
@@ -117,7 +117,7 @@ fn a_function_may_do_what_its_work_needs_and_no_more() {
             "Due",
             "iot:DescribeCertificate iot:ListAttachedPolicies iot:AttachPolicy iot:AttachThingPrincipal
              iot:UpdateCertificate iot:DetachPolicy iot:DetachThingPrincipal iot:DeleteCertificate
-             iot:Publish dynamodb:GetItem dynamodb:PutItem dynamodb:Query",
+             iot:Publish dynamodb:PutItem dynamodb:Query",
         ),
     ];
     let stack = Stack::new();
@@ -161,7 +161,6 @@ fn an_association_is_read_from_where_it_is_and_nowhere_else() {
                 used == "dynamodb:GetItem",
                 "{function}: {tables:?}"
             );
-            assert!(tables.contains(&"Records.Arn"));
         }
     }
 }
