@@ -255,16 +255,22 @@ async fn a_deaf_link_hears_again_after_it_was_told_to_connect_anew() {
 #[tokio::test]
 async fn lite_is_heard_without_a_gap_while_it_is_subscribed_to_anew() {
     let mut bench = Bench::up(Mode::Lite).await;
-    command(&bench.link, LinkCommand::Reconnect).await;
-    for number in 0..50_u8 {
-        bench.hub.publish("down/a", vec![number]);
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    while seen.len() < 50 {
-        match next(&mut bench.link).await {
-            LinkEvent::Message(message) => drop(seen.insert(message.payload)),
-            LinkEvent::Down { .. } | LinkEvent::Up { .. } => {}
-            other => panic!("{other:?}"),
+    for round in 0..20_u8 {
+        for number in 0..50_u8 {
+            bench.hub.publish("down/a", vec![round, number]);
+            if number == 25 {
+                command(&bench.link, LinkCommand::Reconnect).await;
+            }
+        }
+        let (mut seen, mut is_up) = (std::collections::BTreeSet::new(), false);
+        while seen.len() < 50 || !is_up {
+            match next(&mut bench.link).await {
+                LinkEvent::Message(message) if message.payload[0] != round => {}
+                LinkEvent::Message(message) => drop(seen.insert(message.payload)),
+                LinkEvent::Down { .. } => {}
+                LinkEvent::Up { .. } => is_up = true,
+                other => panic!("{other:?}"),
+            }
         }
     }
 }

@@ -362,7 +362,12 @@ impl<'a> Driver<'a> {
             Stage::Away | Stage::Rests { .. } => return,
         };
         match (std::mem::replace(&mut self.stage, Stage::Away), verdict) {
-            (Stage::Subscribes { fresh, .. }, Verdict::Granted) => self.serve(fresh),
+            (Stage::Subscribes { fresh, old }, Verdict::Granted) => {
+                // What came before the new ones were granted came only by the old.
+                let unread = old.into_iter().flat_map(|mut old| old.unread());
+                unread.for_each(|message| self.on_message(message));
+                self.serve(fresh);
+            }
             (other, Verdict::Granted) => self.stage = other,
             (serves @ Stage::Serves { .. }, Verdict::Waiting) => {
                 self.stage = serves;

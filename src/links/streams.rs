@@ -6,7 +6,7 @@
 
 use std::{
     future::poll_fn,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use aws_greengrass_ipc::{CallError, ErrorCode, Inactive, Subscription, Update};
@@ -93,6 +93,17 @@ impl<E> Streams<E> {
     /// The next that any of them says. Cancel-safe.
     pub async fn next(&mut self) -> News<E> {
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The messages that have come and were not read; how the subscriptions stand is passed over.
+    pub fn unread(&mut self) -> Vec<E> {
+        let mut messages = Vec::new();
+        while let Poll::Ready(news) = self.poll_next(&mut Context::from_waker(Waker::noop())) {
+            if let News::Message(message) = news {
+                messages.push(message);
+            }
+        }
+        messages
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<News<E>> {
