@@ -23,6 +23,7 @@ MOTO_HOME := $(CURDIR)/target/moto-$(MOTO)
 CFN_LINT := 1.58.0
 CFN_LINT_HOME := $(CURDIR)/target/cfn-lint-$(CFN_LINT)
 SAM := 1.170.0
+CARGO_LAMBDA := 1.9.2
 SAM_HOME := $(CURDIR)/target/sam-$(SAM)
 
 .PHONY: demo test test-aws bench lint sam mosquitto awsiotsdk moto cfn-lint python
@@ -73,7 +74,7 @@ mosquitto:
 sam: python
 	@[ -e $(SAM_HOME)/installed ] || { rm -rf $(SAM_HOME) && $(PYTHON) -m venv $(SAM_HOME) && \
 	$(SAM_HOME)/bin/python -m pip install -q --disable-pip-version-check \
-	  aws-sam-cli==$(SAM) cargo-lambda && touch $(SAM_HOME)/installed; }
+	  aws-sam-cli==$(SAM) cargo-lambda==$(CARGO_LAMBDA) && touch $(SAM_HOME)/installed; }
 	cd crates/certrelay-cloud && PATH="$(SAM_HOME)/bin:$$PATH" sam validate --lint && \
 	  PATH="$(SAM_HOME)/bin:$$PATH" sam build --beta-features
 
