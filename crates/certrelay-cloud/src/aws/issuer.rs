@@ -66,6 +66,7 @@ impl Aws {
         let request = self.pca.issue_certificate().certificate_authority_arn(ca);
         let request = request.csr(Blob::new(csr)).idempotency_token(token).validity(validity);
         let request = request.signing_algorithm(SigningAlgorithm::from(algorithm));
+        let request = request.template_arn(end_entity(ca));
         let answer = request.send().await.map_err(errors::of(call))?;
         answer.certificate_arn.ok_or_else(|| unreadable(call))
     }
@@ -107,6 +108,13 @@ impl Aws {
         let id = id.and_then(|id| id.parse().ok());
         Ok(id.unwrap_or_else(|| x509::certificate_id(leaf.contents())))
     }
+}
+
+/// What the CA signs by: a certificate of a device, never one of a CA, whatever the CSR asks for. The
+/// function's role permits no other.
+fn end_entity(ca: &str) -> String {
+    let partition = ca.split(':').nth(1).unwrap_or("aws");
+    format!("arn:{partition}:acm-pca:::template/EndEntityCertificate/V1")
 }
 
 fn is_under_way<R>(error: &SdkError<GetCertificateError, R>) -> bool {

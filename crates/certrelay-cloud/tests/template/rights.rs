@@ -137,6 +137,11 @@ fn with_a_private_ca_only_issue_asks_that_ca_and_nobody_asks_aws_iot() {
     }
     assert_eq!(whereto(&stack, "Issue", "acm-pca:IssueCertificate"), [ca]);
     assert_eq!(whereto(&stack, "Issue", "acm-pca:GetCertificate"), [ca]);
+    let mut issues = statements(role_of(&stack, "Issue"))
+        .filter(|it| texts(&it["Action"]).contains(&"acm-pca:IssueCertificate"));
+    let template = issues.next().map(|it| &it["Condition"]["StringEquals"]["acm-pca:TemplateArn"]);
+    let template = template.and_then(|arn| arn.as_str()).expect("it is held to a template");
+    assert!(template.ends_with(":acm-pca:::template/EndEntityCertificate/V1"), "{template}");
 }
 
 #[test]
