@@ -42,9 +42,9 @@ pub async fn go_on<C: Cloud>(
             }
             let (day, wanted) = (audit::today(now), job.pass.counted());
             let granted = cloud.draw(day, wanted, settings.daily_budget).await?;
-            job = job.take(granted);
-            seen = under_way(cloud).await?;
-            continue;
+            // Queued before it is used, so that what is drawn is not lost with this invocation.
+            enqueue(cloud, &job.take(granted)).await?;
+            return Ok(Done::Did("audit queued"));
         };
         let page = cloud.findings(&job.task_id, check, job.next_token.as_deref()).await?;
         let taken = take(&mut job.pass, &page.items, &mut seen);

@@ -4,10 +4,11 @@ use certrelay::{schedule::Timestamp, wire::CertificateId};
 use certrelay_cloud::{
     decide::{audit::Job, request::Order},
     functions::{Done, audit},
+    memory::Plan,
     ports::{Finding, Queue},
 };
 
-use crate::plant::{Act, DAY, Plant, Way, run};
+use crate::plant::{Act, DAY, End, Plant, Way, run};
 
 const EXPIRING: &str = "DEVICE_CERTIFICATE_EXPIRING_CHECK";
 const AGE: &str = "DEVICE_CERTIFICATE_AGE_CHECK";
@@ -125,4 +126,52 @@ fn an_audit_that_concerns_nobody_is_dropped_and_a_broken_job_goes_back() {
     let mut plant = plant;
     let end = plant.perform(&Act::Audit("{}".to_owned()), None);
     assert!(matches!(end, crate::plant::End::Fault(_)));
+}
+
+/// Works an audit off whose invocation with this number meets a plan; the orders, and at how many
+/// points a plan could have met that invocation: 0 if there was none.
+fn disturbed(plant: &mut Plant, turn: usize, plan: Option<Plan>) -> (Vec<CertificateId>, usize) {
+    notify(plant).expect("queued");
+    let mut points = 0;
+    for n in 0..=turn {
+        let Some(job) = plant.cloud.world().take(Queue::Audit) else { break };
+        let act = Act::Audit(job);
+        let end = plant.perform(&act, plan.filter(|_| n == turn));
+        points = if n == turn { plant.points } else { 0 };
+        if !matches!(end, End::Done(_)) {
+            plant.done(&act);
+        }
+    }
+    (work(plant, 1000), points)
+}
+
+#[test]
+fn an_audit_that_is_cut_anywhere_begins_what_is_due_and_never_more_than_the_budget() {
+    let (mut stories, mut unused) = (0, 0);
+    for (budget, turn) in [(25, 0), (25, 1), (20_000, 0), (20_000, 1)] {
+        let fresh = || {
+            let mut plant = found(600);
+            plant.settings.daily_budget = budget;
+            plant
+        };
+        let (all, points) = disturbed(&mut fresh(), turn, None);
+        assert_eq!(all.len(), if budget == 25 { 25 } else { 601 });
+        assert!(points > 0);
+        for point in 0..points {
+            for plan in [Plan::Kill(point), Plan::Throttle(point), Plan::LoseAnswer(point)] {
+                let mut plant = fresh();
+                let (mut taken, _) = disturbed(&mut plant, turn, Some(plan));
+                taken.sort_unstable();
+                taken.dedup();
+                // Only what was drawn and not written down is left for tomorrow.
+                let is_drawn = taken.is_empty() && budget == 25 && turn == 0;
+                assert!(is_drawn || taken.len() == all.len(), "{budget} {turn} {plan:?}");
+                unused += u32::from(is_drawn);
+                plant.pass(DAY);
+                assert_eq!(disturbed(&mut plant, 0, None).0.len(), all.len());
+                stories += 1;
+            }
+        }
+    }
+    println!("{stories} audits, each disturbed at one point; {unused} used no budget that day");
 }
