@@ -5,9 +5,12 @@ use certrelay::schedule::Timestamp;
 
 use super::Fault;
 use crate::{
-    decide::report,
-    ports::{Cloud, Page, Queue},
+    decide::report::{self, Note},
+    ports::{CallError, Cloud, Page, Queue},
 };
+
+/// The most notes of a digest: each is forgotten by a call of its own before the sweep's time ends.
+const MOST_TOLD: usize = 1000;
 
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,11 +44,26 @@ pub async fn sweep<C: Cloud>(cloud: &C, most: usize, now: Timestamp) -> Result<S
 /// One digest an hour at most, and none without a note. What it told is forgotten after it was sent,
 /// so a note may be told twice and is never lost.
 async fn tell<C: Cloud>(cloud: &C) -> Result<usize, Fault> {
-    let notes = cloud.notes(None).await?.items;
+    let notes = notes(cloud).await?;
     let Some((subject, text)) = report::digest(&notes) else { return Ok(0) };
     cloud.notify(&subject, &text).await?;
     for note in &notes {
         cloud.forget(note).await?;
     }
     Ok(notes.len())
+}
+
+/// What a digest tells of; the rest waits for the next.
+async fn notes<C: Cloud>(cloud: &C) -> Result<Vec<Note>, CallError> {
+    let (mut notes, mut token) = (Vec::new(), None);
+    while notes.len() < MOST_TOLD {
+        let Page { items, next } = cloud.notes(token.as_deref()).await?;
+        notes.extend(items);
+        token = next;
+        if token.is_none() {
+            break;
+        }
+    }
+    notes.truncate(MOST_TOLD);
+    Ok(notes)
 }

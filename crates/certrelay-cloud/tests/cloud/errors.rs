@@ -2,10 +2,10 @@
 
 use certrelay::wire::Kind;
 use certrelay_cloud::{
-    decide::code::Code,
+    decide::{code::Code, report::Note},
     functions::Done,
     ports::Status,
-    record::{Proof, State},
+    record::{Key, Proof, State},
 };
 use serde_json::json;
 
@@ -220,4 +220,21 @@ fn the_second_ack_of_a_certificate_gets_the_answer_of_the_first() {
     let State::Acked(second) = plant.record().state else { panic!("acked") };
     assert_eq!(first, second, "the grace does not begin anew");
     assert_eq!(plant.results, [("crt_ack".to_owned(), None), ("crt_ack".to_owned(), None)]);
+}
+
+#[test]
+fn a_digest_counts_a_thousand_rotations_and_the_next_tells_of_the_rest() {
+    let plant = issued();
+    let key = plant.record().key;
+    for seq in 0..1_250 {
+        let note =
+            Note { key: Key { seq, ..key.clone() }, code: "unanswered".to_owned(), at: plant.now };
+        plant.cloud.world().notes.insert(note);
+    }
+    let told: Vec<_> = (0..3).map(|_| swept(&plant).0.notes).collect();
+    assert_eq!(told, [1_000, 250, 0]);
+    let mails = plant.cloud.world().mails.clone();
+    assert!(mails[0].1.contains("unanswered: 1000\n"), "{}", mails[0].1);
+    assert!(mails[0].1.contains("  and 980 more\n"), "{}", mails[0].1);
+    assert!(mails[0].1.len() < 10_000, "it fits into a mail");
 }
