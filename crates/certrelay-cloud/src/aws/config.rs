@@ -82,6 +82,13 @@ pub enum ConfigError {
     /// It is needed and not there.
     #[error("{0} is not set; the template sets it: deploy the stack again, or export it")]
     Missing(&'static str),
+    /// Nobody could tell which core's topics a device is to be asked on.
+    #[error(
+        "CERTRELAY_TOPIC_PREFIX is {0:?}, but with CERTRELAY_ASSOCIATION greengrass the core of a device \
+         is not known before the device has spoken; choose attribute:NAME or table:NAME, or a prefix \
+         without {{thingName}}"
+    )]
+    Coreless(String),
     /// It can't be read.
     #[error("{name} is {value:?}, which is not {wanted}; change the stack's parameter")]
     Bad {
@@ -114,7 +121,12 @@ impl Config {
             pace: reader.pace()?,
             settings: reader.settings()?,
         };
-        Ok(config)
+        match config.associations {
+            Associations::Greengrass if config.settings.prefix.contains("{thingName}") => {
+                Err(ConfigError::Coreless(config.settings.prefix))
+            }
+            _ => Ok(config),
+        }
     }
 }
 
@@ -249,6 +261,16 @@ mod tests {
             (config.associations, config.issuer),
             (Associations::Greengrass, Issuer::AwsIot)
         );
+    }
+
+    #[test]
+    fn a_prefix_with_the_cores_name_needs_a_source_that_tells_the_core_of_a_device() {
+        const PREFIX: (&str, &str) = ("CERTRELAY_TOPIC_PREFIX", "management/core/{thingName}");
+        let error = read(&[PREFIX]).expect_err("nobody knows the core").to_string();
+        assert!(error.contains("{thingName}") && error.contains("attribute:NAME"), "{error}");
+        for association in ["attribute:core", "table:cores"] {
+            assert!(read(&[PREFIX, ("CERTRELAY_ASSOCIATION", association)]).is_ok());
+        }
     }
 
     #[test]
