@@ -33,8 +33,8 @@ use tracing::{error, info, warn};
 /// An audit hands the rest to its queue when this is left of its time.
 const HANDOVER: Duration = Duration::from_secs(60);
 
-/// The most records that one sweep queues: what the functions do in an hour.
-const SWEEP: usize = 10_000;
+/// A message that is not begun when this is left of an invocation's time goes back to its queue.
+const ROOM: Duration = Duration::from_secs(20);
 
 /// The cloud side of certrelay. Without a command: a Lambda function.
 #[derive(Parser)]
@@ -140,7 +140,7 @@ impl Program {
         let deadline = Timestamp(event.context.deadline);
         let mut response = SqsBatchResponse::default();
         if self.function == Function::Sweep {
-            self.sweep().await?;
+            self.sweep(deadline).await?;
         } else if event.payload["Records"][0]["Sns"].is_object() {
             for record in serde_json::from_value::<SnsEvent>(event.payload)?.records {
                 audit::begin(&self.aws, record.sns.message.as_bytes()).await?;
@@ -148,7 +148,8 @@ impl Program {
         } else {
             for record in serde_json::from_value::<SqsEvent>(event.payload)?.records {
                 let body = record.body.unwrap_or_default();
-                if self.message(body.as_bytes(), deadline).await.is_err() {
+                if is_late(deadline, ROOM) || self.message(body.as_bytes(), deadline).await.is_err()
+                {
                     let mut failure = BatchItemFailure::default();
                     failure.item_identifier = record.message_id.unwrap_or_default();
                     response.batch_item_failures.push(failure);
@@ -176,7 +177,7 @@ impl Program {
         let (aws, settings) = (&self.aws, &self.settings);
         match self.function {
             Function::Audit if is_job(message) => {
-                let is_late = || deadline - now() < HANDOVER;
+                let is_late = || is_late(deadline, HANDOVER);
                 audit::go_on(aws, settings, message, is_late, now()).await
             }
             Function::Audit => audit::begin(aws, message).await,
@@ -185,12 +186,13 @@ impl Program {
             Function::Complete => complete::complete(aws, settings, message, now()).await,
             Function::Report => report::report(aws, settings, message, now()).await,
             Function::Due => due::due(aws, settings, message, now()).await,
-            Function::Sweep => self.sweep().await.map(|()| Done::Did("swept")),
+            Function::Sweep => self.sweep(deadline).await.map(|()| Done::Did("swept")),
         }
     }
 
-    async fn sweep(&self) -> Result<(), Fault> {
-        let swept = sweep::sweep(&self.aws, SWEEP, now()).await?;
+    async fn sweep(&self, deadline: Timestamp) -> Result<(), Fault> {
+        let is_late = || is_late(deadline, HANDOVER);
+        let swept = sweep::sweep(&self.aws, is_late, now()).await?;
         info!(due = swept.due, notes = swept.notes, "swept");
         Ok(())
     }
@@ -206,6 +208,11 @@ fn thing(message: &[u8]) -> Option<String> {
     let message: Value = serde_json::from_slice(message).ok()?;
     let name: certrelay::wire::ThingName = message["thing"].as_str()?.parse().ok()?;
     Some(name.as_str().to_owned())
+}
+
+/// Whether no more than this is left until a deadline.
+fn is_late(deadline: Timestamp, left: Duration) -> bool {
+    deadline - now() < left
 }
 
 fn now() -> Timestamp {

@@ -1,7 +1,6 @@
 //! What the cloud says to devices.
 
 use certrelay::{
-    reason::Reason,
     schedule::Timestamp,
     wire::{Kind, Mid, RotationId, ThingName},
 };
@@ -44,9 +43,9 @@ pub fn result(envelope: &Envelope, refusal: Option<Code>, settings: &Settings) -
     verdict(envelope, refusal, refusal.is_some(), settings)
 }
 
-/// `result`: the device has sent a newer CSR. Of that one nothing is said, so nothing is final.
-pub fn outrun(envelope: &Envelope, settings: &Settings) -> Option<Message> {
-    verdict(envelope, Some(Reason::Superseded.into()), false, settings)
+/// `result`: the message does not count now; nothing is said for good.
+pub fn deferral(envelope: &Envelope, code: Code, settings: &Settings) -> Option<Message> {
+    verdict(envelope, Some(code), false, settings)
 }
 
 fn verdict(

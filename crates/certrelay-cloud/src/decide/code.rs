@@ -73,6 +73,12 @@ codes! {
     Unacknowledged = "unacknowledged",
     /// The new certificate was not ACTIVE when the old one was to be given up.
     NewNotActive = "new-not-active",
+    /// Something hangs on the certificate that is to be deleted.
+    NotDeleted = "not-deleted",
+    /// Someone has made the old certificate ACTIVE again, so it is kept.
+    Kept = "kept",
+    /// A certificate of the rotation is being taken back; the message is for after that.
+    NotYet = "not-yet",
     /// The trouble came too late: the old certificate is being deleted.
     TooLate = "too-late",
 }

@@ -35,6 +35,8 @@ pub enum Step {
     Again,
     /// Someone else is at it; later.
     Busy,
+    /// A certificate is being taken back; after that.
+    NotYet,
     /// It does not count, and never will.
     Refuse(Code),
 }
@@ -84,7 +86,8 @@ fn judged(
             let made = back_in_use(record, about, uplink, route)?;
             count(&record.clone().without_superseded(made.id), made, uplink, route, settings, now)
         }
-        State::Issuing(_) | State::Reversing(_) | State::Withdrawing(_) => Ok(Step::Busy),
+        State::Issuing(_) => Ok(Step::Busy),
+        State::Reversing(_) | State::Withdrawing(_) => Ok(Step::NotYet),
         State::Acked(_)
         | State::Deactivating(_)
         | State::Inactive(_)

@@ -8,11 +8,16 @@ use certrelay::{
     x509::{self, Refusal},
 };
 
-use super::{code::Code, request::pause, speaker::Route, uplink::Uplink};
+use super::{
+    code::Code,
+    due::abandoned,
+    report::{Note, ask_later},
+    request::pause,
+    speaker::Route,
+    uplink::Uplink,
+};
 use crate::{
-    record::{
-        Issued, Issuing, LEASE, MOST_CERTIFICATES, Made, Record, Requested, State, Superseded,
-    },
+    record::{Issued, Issuing, LEASE, MOST_CERTIFICATES, Made, Record, State, Superseded, Trouble},
     settings::Settings,
 };
 
@@ -32,6 +37,8 @@ pub enum Step {
     Busy,
     /// The device has sent a newer one since.
     Outrun,
+    /// A certificate is being taken back. When that is done, the device is asked again.
+    NotYet,
     /// It is refused, for good.
     Refuse(Code),
 }
@@ -101,11 +108,7 @@ fn step(record: &Record, key: KeyDigest, at: Timestamp, now: Timestamp) -> Step 
     let is_outrun = record.state.csr_at().is_some_and(|newest| at < newest);
     match &record.state {
         State::Requested(_) => begin(record.clone(), key, at, now),
-        State::Issuing(_) | State::Withdrawing(_) | State::Reversing(_)
-            if record.is_leased(now) =>
-        {
-            Step::Busy
-        }
+        State::Issuing(_) if record.is_leased(now) => Step::Busy,
         State::Issuing(state) if state.key == key => match &state.made {
             Some(_) => Step::Attach(Box::new(lease(record.clone(), state.clone(), now))),
             None => Step::Make(Box::new(lease(record.clone(), state.clone(), now)), key),
@@ -121,8 +124,7 @@ fn step(record: &Record, key: KeyDigest, at: Timestamp, now: Timestamp) -> Step 
                 None => Step::Refuse(Code::NoRotation),
             }
         }
-        // The lease of whoever was at it is over; the next turn of the sweep goes on with it.
-        State::Withdrawing(_) | State::Reversing(_) => Step::Busy,
+        State::Withdrawing(_) | State::Reversing(_) => Step::NotYet,
         State::Retired(_) | State::Withdrawn(_) | State::Abandoned(_) => {
             Step::Refuse(Code::NoRotation)
         }
@@ -164,9 +166,21 @@ pub fn activated(record: Record, made: Made, now: Timestamp) -> Record {
     record.into_state(issued(made, now))
 }
 
-/// The record when its CSR turned out to be one that the CA refuses: the device is asked again.
-pub fn unmade(record: Record, now: Timestamp) -> Record {
-    record.into_state(Requested { asks: 1, due: now + pause(1) })
+/// The record when its CSR turned out to be one that the CA refuses: the device is asked again, and
+/// a person told if that does not help.
+pub fn unmade(
+    record: Record,
+    settings: &Settings,
+    at: Timestamp,
+    now: Timestamp,
+) -> (Record, Option<Note>) {
+    let code = Code::CaRefused.as_str().to_owned();
+    let record = record.failed(Trouble { code, text: String::new(), at });
+    if record.failures < settings.support_after {
+        return (ask_later(record, now), None);
+    }
+    let (record, note) = abandoned(record, Code::CaRefused, now);
+    (record, Some(note))
 }
 
 fn issued(made: Made, now: Timestamp) -> Issued {

@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{code::Code, request::pause, uplink::Uplink};
 use crate::{
-    record::{Ended, Key, LEASE, Record, Requested, Reversing, State, Then, Trouble, Withdrawing},
+    record::{
+        Ended, GivenUp, Key, LEASE, Made, Record, Requested, Reversing, State, Then, Trouble,
+        Withdrawing,
+    },
     settings::Settings,
 };
 
@@ -94,11 +97,9 @@ pub fn judge(
     let goes_on = failed.failures < settings.support_after
         && !matches!(remedy, Remedy::Person | Remedy::ReplaceByHand);
     let record = act(failed, remedy, named, goes_on, &code, now);
-    let note = (!goes_on || matches!(record.state, State::Retiring(_))).then(|| Note {
-        key: record.key.clone(),
-        code,
-        at: now,
-    });
+    let is_late = matches!(record.state, State::Retiring(_));
+    let code = if is_late { Code::TooLate.as_str().to_owned() } else { code };
+    let note = (!goes_on || is_late).then(|| Note { key: record.key.clone(), code, at: now });
     Verdict::Do(Step { record: Some(Box::new(record)), note })
 }
 
@@ -115,7 +116,9 @@ fn act(
     match record.state.clone() {
         State::Issued(state) if is_unused => {
             let then = if goes_on { Then::Ask } else { Then::End };
-            record.into_state(Withdrawing { made: state.made, then, lease: now + LEASE })
+            let lease = now + LEASE;
+            let made = state.made;
+            record.into_state(Withdrawing { made, then, delays: 0, lease, due: lease })
         }
         State::Requested(_) | State::Issued(_) if !goes_on => {
             let ended = Ended { code: code.to_owned(), at: now };
@@ -125,15 +128,16 @@ fn act(
         State::Requested(state) => record.into_state(state),
         // What it replaces is ACTIVE still; that it stays so needs no call.
         State::Acked(_) => ask_later(record.supersede(true), now),
-        State::Deactivating(state) => reverse(record, state.made, now),
-        State::Inactive(state) => reverse(record, state.made, now),
+        State::Deactivating(state) => reverse(record, state.made, state.given_up, now),
+        State::Inactive(state) => reverse(record, state.made, state.given_up, now),
         // Nobody is at it, so the sweep goes on with it.
         state => record.into_state(state),
     }
 }
 
-fn reverse(record: Record, made: crate::record::Made, now: Timestamp) -> Record {
-    record.into_state(Reversing { made, lease: now + LEASE })
+/// The record of a certificate that does not do: what it replaces is made ACTIVE again.
+pub fn reverse(record: Record, made: Made, given_up: Vec<GivenUp>, now: Timestamp) -> Record {
+    record.into_state(Reversing { made, given_up, lease: now + LEASE })
 }
 
 /// The record of a device that is to be asked again, but not at once: it has trouble.

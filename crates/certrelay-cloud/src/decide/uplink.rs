@@ -45,9 +45,13 @@ pub struct Envelope {
 /// Why a message can't be acted on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UplinkError {
-    /// It is no message of a thing that holds a certificate: nobody can be answered.
-    #[error("not from a thing with a certificate: {0}")]
+    /// No topic rule of ours has made it.
+    #[error("not from a topic rule: {0}")]
     Stray(String),
+    /// No thing with a certificate sent it, or it is about none: nobody can be answered. Whoever may
+    /// publish can send such messages, so they are dropped.
+    #[error("not from a thing with a certificate")]
+    Nobody,
     /// It says nothing that can be read; the sender is told so.
     #[error("{code}")]
     Refused {
@@ -133,13 +137,12 @@ impl<B: Body> Uplink<B> {
 
 impl Vouched {
     fn envelope(self, kind: Kind, event: &[u8]) -> Result<Envelope, UplinkError> {
-        let stray = |what: &str| UplinkError::Stray(format!("{what} can't be read"));
         // A core's further connections are `<thing>#<something>`; no thing's name holds a `#`.
         let name = self.client.split('#').next().unwrap_or_default();
         Ok(Envelope {
-            thing: self.thing.parse().map_err(|_| stray("the topic's thing name"))?,
-            speaker: name.parse().map_err(|_| stray("the client id"))?,
-            principal: self.principal.parse().map_err(|_| stray("the principal"))?,
+            thing: self.thing.parse().map_err(|_| UplinkError::Nobody)?,
+            speaker: name.parse().map_err(|_| UplinkError::Nobody)?,
+            principal: self.principal.parse().map_err(|_| UplinkError::Nobody)?,
             at: Timestamp(self.at),
             header: Header::read(event),
             kind,
@@ -193,13 +196,16 @@ mod tests {
     }
 
     #[test]
-    fn what_no_thing_with_a_certificate_sent_is_stray() {
+    fn what_no_thing_with_a_certificate_sent_is_dropped_and_what_no_rule_made_is_stray() {
         for client in ["", "#2", "a b", "core/1"] {
-            assert!(matches!(parse(&event(client)), Err(UplinkError::Stray(_))), "{client:?}");
+            assert_eq!(parse(&event(client)), Err(UplinkError::Nobody), "{client:?}");
         }
         let mut cognito = event("core-1");
         cognito["principal"] = json!("AROAEXAMPLE:session");
-        assert!(matches!(parse(&cognito), Err(UplinkError::Stray(_))));
+        assert_eq!(parse(&cognito), Err(UplinkError::Nobody));
+        let mut nameless = event("core-1");
+        nameless["thing"] = json!("press 1");
+        assert_eq!(parse(&nameless), Err(UplinkError::Nobody));
         assert!(matches!(parse(&json!({})), Err(UplinkError::Stray(_))));
     }
 

@@ -3,9 +3,10 @@
 
 use certrelay::schedule::Timestamp;
 
-use super::{Done, Fault, hear, refuse, settle};
+use super::{Done, Fault, defer, hear, refuse, settle};
 use crate::{
     decide::{
+        code::Code,
         complete::{self, Step},
         uplink::Ack,
     },
@@ -37,6 +38,7 @@ pub async fn complete<C: Cloud>(
             Ok(Done::Did("acked again"))
         }
         Step::Busy => Err(Fault::Busy),
+        Step::NotYet => defer(cloud, settings, envelope, Code::NotYet).await,
         Step::Refuse(code) => refuse(cloud, settings, envelope, code).await,
     }
 }

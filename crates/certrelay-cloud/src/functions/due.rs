@@ -2,15 +2,19 @@
 
 use certrelay::schedule::Timestamp;
 
-use super::{Done, Fault, absent_is_done, attach_and_send, delete, send};
+use super::{
+    Done, Fault,
+    certificates::{attach_and_send, deactivate, delete, detach, policies, reactivate, status},
+    end, send,
+};
 use crate::{
     decide::{
         code::Code,
         due::{self, Step},
     },
     messages,
-    ports::{CallError, Cloud, Failure, Status},
-    record::{Key, Made, Record, State},
+    ports::{Cloud, Status},
+    record::{Key, Made, Record, Retiring, State},
     settings::Settings,
 };
 
@@ -38,18 +42,17 @@ pub async fn due<C: Cloud>(
             send(cloud, messages::crt(&record, &made, settings)).await?;
             Ok(Done::Did("sent again"))
         }
-        Step::Attach(record) => {
-            let policies = cloud.policies_of(record.old.id).await?;
+        Step::Attach(next) => match policies(cloud, &record).await? {
+            Ok(policies) => {
+                cloud.put(&next).await?;
+                attach_and_send(cloud, settings, *next, &policies, now).await
+            }
+            Err(code) => end(cloud, record, code, now).await,
+        },
+        Step::GiveUp(made) => give_up(cloud, record, &made, now).await,
+        Step::Retire(record, state) => {
             cloud.put(&record).await?;
-            attach_and_send(cloud, settings, *record, &policies, now).await
-        }
-        Step::Deactivate(record, made) => {
-            cloud.put(&record).await?;
-            deactivate(cloud, *record, &made, now).await
-        }
-        Step::Retire(record, made) => {
-            cloud.put(&record).await?;
-            retire(cloud, *record, &made, now).await
+            retire(cloud, *record, &state, now).await
         }
         Step::Reverse(record) => {
             cloud.put(&record).await?;
@@ -68,52 +71,93 @@ pub async fn due<C: Cloud>(
 }
 
 /// Makes what the certificate replaces INACTIVE; but not for one that can't be used itself.
-async fn deactivate<C: Cloud>(
+async fn give_up<C: Cloud>(
     cloud: &C,
     record: Record,
     made: &Made,
     now: Timestamp,
 ) -> Result<Done, Fault> {
-    if !is_active(cloud, made).await? {
-        cloud.keep(&due::note(&record, Code::NewNotActive, now)).await?;
-        // Some may have been made INACTIVE on an earlier turn.
-        let old = record.given_up_for(made.id);
-        for certificate in old {
-            absent_is_done(cloud.set_active(certificate, true).await)?;
-        }
-        cloud.put(&due::spared(record, now)).await?;
-        return Ok(Done::Refused(Code::NewNotActive));
+    if status(cloud, made.id).await? != Some(Status::Active) {
+        return spare(cloud, record, now).await;
     }
-    for certificate in record.given_up_for(made.id) {
-        absent_is_done(cloud.set_active(certificate, false).await)?;
+    let mut found = Vec::new();
+    if matches!(record.state, State::Acked(_)) {
+        for id in record.given_up_for(made.id) {
+            found.extend(status(cloud, id).await?.and_then(|status| due::given_up(id, status)));
+        }
+    }
+    let record = due::deactivating(record, found, now);
+    cloud.put(&record).await?;
+    if let State::Deactivating(state) = &record.state {
+        for given_up in state.given_up.iter().filter(|given_up| given_up.was_active) {
+            deactivate(cloud, given_up.id).await?;
+        }
     }
     cloud.put(&due::deactivated(record, now)).await?;
     Ok(Done::Did("deactivated"))
 }
 
-async fn is_active<C: Cloud>(cloud: &C, made: &Made) -> Result<bool, CallError> {
-    match cloud.certificate(made.id).await {
-        Err(CallError { why: Failure::NotFound, .. }) => Ok(false),
-        registered => Ok(registered?.status == Status::Active),
+async fn spare<C: Cloud>(cloud: &C, record: Record, now: Timestamp) -> Result<Done, Fault> {
+    cloud.keep(&due::note(&record, Code::NewNotActive, now)).await?;
+    let record = due::spared(record, now);
+    cloud.put(&record).await?;
+    // Some may have been made INACTIVE on an earlier turn.
+    if matches!(record.state, State::Reversing(_)) {
+        reverse(cloud, record, now).await?;
     }
+    Ok(Done::Refused(Code::NewNotActive))
 }
 
 async fn retire<C: Cloud>(
     cloud: &C,
-    record: Record,
-    made: &Made,
+    mut record: Record,
+    state: &Retiring,
     now: Timestamp,
 ) -> Result<Done, Fault> {
+    // The second turn comes to delete what the first has detached; a third, because something else
+    // hangs on it.
+    if state.delays != 1 {
+        record = release(cloud, record, state, now).await?;
+    }
+    let State::Retiring(state) = &record.state else { return Ok(Done::Nothing) };
     let mut gone = true;
-    for certificate in record.given_up_for(made.id) {
-        gone &= delete(cloud, certificate, record.thing()).await?;
+    for given_up in &state.given_up {
+        gone &= delete(cloud, given_up.id).await?;
     }
     if !gone {
-        cloud.put(&due::retire_later(record, now)).await?;
-        return Ok(Done::Did("detached"));
+        return delay(cloud, record, now).await;
     }
     cloud.put(&due::retired(record, now)).await?;
     Ok(Done::Did("retired"))
+}
+
+/// Detaches what was replaced, but for what someone has taken into their own hands since.
+async fn release<C: Cloud>(
+    cloud: &C,
+    record: Record,
+    state: &Retiring,
+    now: Timestamp,
+) -> Result<Record, Fault> {
+    let mut found = Vec::new();
+    for given_up in &state.given_up {
+        let status = status(cloud, given_up.id).await?;
+        found.push((*given_up, status));
+        match status {
+            Some(Status::Inactive) => detach(cloud, given_up.id, record.thing()).await?,
+            Some(Status::Active) => cloud.keep(&due::note(&record, Code::Kept, now)).await?,
+            Some(Status::Other) | None => {}
+        }
+    }
+    Ok(due::retiring(record, &found))
+}
+
+async fn delay<C: Cloud>(cloud: &C, record: Record, now: Timestamp) -> Result<Done, Fault> {
+    let (record, note) = due::delayed(record, now);
+    if let Some(note) = note {
+        cloud.keep(&note).await?;
+    }
+    cloud.put(&record).await?;
+    Ok(Done::Did("detached"))
 }
 
 /// Makes what was given up ACTIVE again. The record says that we are at it.
@@ -123,8 +167,8 @@ pub(super) async fn reverse<C: Cloud>(
     now: Timestamp,
 ) -> Result<Done, Fault> {
     let State::Reversing(state) = &record.state else { return Ok(Done::Nothing) };
-    for certificate in record.given_up_for(state.made.id) {
-        absent_is_done(cloud.set_active(certificate, true).await)?;
+    for given_up in state.given_up.iter().filter(|given_up| given_up.was_active) {
+        reactivate(cloud, given_up.id).await?;
     }
     cloud.put(&due::reversed(record, now)).await?;
     Ok(Done::Did("reversed"))
@@ -137,10 +181,10 @@ pub(super) async fn withdraw<C: Cloud>(
     made: Made,
     now: Timestamp,
 ) -> Result<Done, Fault> {
-    absent_is_done(cloud.set_active(made.id, false).await)?;
-    if !delete(cloud, made.id, record.thing()).await? {
-        cloud.put(&due::retire_later(record, now)).await?;
-        return Ok(Done::Did("detached"));
+    deactivate(cloud, made.id).await?;
+    detach(cloud, made.id, record.thing()).await?;
+    if !delete(cloud, made.id).await? {
+        return delay(cloud, record, now).await;
     }
     cloud.put(&due::withdrawn(record, now)).await?;
     Ok(Done::Did("withdrawn"))

@@ -6,7 +6,11 @@ use certrelay::{
     wire::{CsrRes, KeyDigest},
 };
 
-use super::{Done, Fault, Heard, attach_and_send, hear, refuse, send};
+use super::{
+    Done, Fault, Heard,
+    certificates::{attach_and_send, policies},
+    defer, end, hear, refuse, send,
+};
 use crate::{
     decide::{
         code::Code,
@@ -18,9 +22,6 @@ use crate::{
     record::{Made, Record},
     settings::Settings,
 };
-
-/// The most policies of a certificate.
-const MOST_POLICIES: usize = 10;
 
 /// Answers a CSR: with its certificate, or with a refusal.
 pub async fn issue<C: Cloud>(
@@ -38,22 +39,49 @@ pub async fn issue<C: Cloud>(
         Step::Refuse(code) => refuse(cloud, settings, &heard.uplink.envelope, code).await,
         Step::Busy => Err(Fault::Busy),
         Step::Outrun => {
-            let message = messages::outrun(&heard.uplink.envelope, settings);
-            send(cloud, message).await?;
-            Ok(Done::Refused(Code::Reason(Reason::Superseded)))
+            let code = Reason::Superseded.into();
+            defer(cloud, settings, &heard.uplink.envelope, code).await
         }
+        Step::NotYet => defer(cloud, settings, &heard.uplink.envelope, Code::NotYet).await,
         Step::Resend(made) => {
             let record = heard.record.as_ref();
             send(cloud, record.and_then(|record| messages::crt(record, &made, settings))).await?;
             Ok(Done::Did("sent again"))
         }
         Step::Attach(record) => {
+            let policies = match rights(cloud, settings, &heard, now).await? {
+                Ok(policies) => policies,
+                Err(end) => return Ok(end),
+            };
             let record = speaks_by(*record, &heard);
-            let policies = cloud.policies_of(record.old.id).await?;
             cloud.put(&record).await?;
-            attach_and_send(cloud, settings, record, &policies, now).await
+            deliver(cloud, settings, &heard, record, &policies, now).await
         }
-        Step::Make(record, key) => make(cloud, settings, &heard, *record, key, now).await,
+        Step::Make(record, key) => {
+            let policies = match rights(cloud, settings, &heard, now).await? {
+                Ok(policies) => policies,
+                Err(end) => return Ok(end),
+            };
+            let record = speaks_by(*record, &heard);
+            make(cloud, settings, &heard, record, key, &policies, now).await
+        }
+    }
+}
+
+/// The policies of the new certificate, if the device may have one still. If not, the rotation ends.
+async fn rights<C: Cloud>(
+    cloud: &C,
+    settings: &Settings,
+    heard: &Heard<CsrRes>,
+    now: Timestamp,
+) -> Result<Result<Vec<String>, Done>, Fault> {
+    let Some(record) = &heard.record else { return Err(Fault::Busy) };
+    match policies(cloud, record).await? {
+        Ok(policies) => Ok(Ok(policies)),
+        Err(code) => {
+            end(cloud, record.clone(), code, now).await?;
+            refuse(cloud, settings, &heard.uplink.envelope, code).await.map(Err)
+        }
     }
 }
 
@@ -63,24 +91,19 @@ async fn make<C: Cloud>(
     heard: &Heard<CsrRes>,
     record: Record,
     key: KeyDigest,
+    policies: &[String],
     now: Timestamp,
 ) -> Result<Done, Fault> {
     let envelope = &heard.uplink.envelope;
-    let policies = match cloud.policies_of(record.old.id).await {
-        Err(CallError { why: Failure::NotFound, .. }) => {
-            return refuse(cloud, settings, envelope, Code::NoCertificate).await;
-        }
-        policies => policies?,
-    };
-    if policies.len() > MOST_POLICIES {
-        return refuse(cloud, settings, envelope, Code::TooManyPolicies).await;
-    }
-    let record = speaks_by(record, heard);
     cloud.put(&record).await?;
     let csr = issue::csr_pem(&heard.uplink.body.csr);
     let created = match cloud.create(&csr, &issue::token(key)).await {
         Err(CallError { why: Failure::Invalid(_), .. }) => {
-            cloud.put(&issue::unmade(record, now)).await?;
+            let (record, note) = issue::unmade(record, settings, envelope.at, now);
+            if let Some(note) = note {
+                cloud.keep(&note).await?;
+            }
+            cloud.put(&record).await?;
             return refuse(cloud, settings, envelope, Code::CaRefused).await;
         }
         created => created?,
@@ -89,7 +112,21 @@ async fn make<C: Cloud>(
     let made = Made { id, key, pem, csr_at: envelope.at, at: now };
     let record = issue::made(record, made);
     cloud.put(&record).await?;
-    attach_and_send(cloud, settings, record, &policies, now).await
+    deliver(cloud, settings, heard, record, policies, now).await
+}
+
+async fn deliver<C: Cloud>(
+    cloud: &C,
+    settings: &Settings,
+    heard: &Heard<CsrRes>,
+    record: Record,
+    policies: &[String],
+    now: Timestamp,
+) -> Result<Done, Fault> {
+    match attach_and_send(cloud, settings, record, policies, now).await? {
+        Done::Refused(code) => refuse(cloud, settings, &heard.uplink.envelope, code).await,
+        done => Ok(done),
+    }
 }
 
 /// The record, which knows from here on who speaks for the device.

@@ -5,6 +5,7 @@
 //! finds a record that someone else has written since, or is at work on, gives up and comes again.
 
 pub mod audit;
+mod certificates;
 pub mod complete;
 pub mod due;
 pub mod issue;
@@ -17,12 +18,12 @@ use certrelay::schedule::Timestamp;
 use crate::{
     decide::{
         code::Code,
-        issue::activated,
+        due::abandoned,
         speaker::{self, Route},
         uplink::{Body, Envelope, Uplink, UplinkError},
     },
     messages::{self, Message},
-    ports::{Attachment, CallError, Cloud, Failure, PutError, Registry},
+    ports::{CallError, Cloud, PutError},
     record::Record,
     settings::Settings,
 };
@@ -80,6 +81,7 @@ async fn hear<B: Body, C: Cloud>(
     let uplink = match Uplink::<B>::parse(event) {
         Ok(uplink) => uplink,
         Err(UplinkError::Stray(why)) => return Err(Err(Fault::Unreadable(why))),
+        Err(UplinkError::Nobody) => return Err(Ok(Done::Refused(Code::UnknownSpeaker))),
         Err(UplinkError::Refused { envelope, code }) => {
             return Err(refuse(cloud, settings, &envelope, code).await);
         }
@@ -126,6 +128,18 @@ async fn refuse<C: Cloud>(
     Ok(Done::Refused(code))
 }
 
+/// Tells the sender that its message does not count now. It is not refused for good, so a gateway keeps
+/// it.
+async fn defer<C: Cloud>(
+    cloud: &C,
+    settings: &Settings,
+    envelope: &Envelope,
+    code: Code,
+) -> Result<Done, Fault> {
+    send(cloud, messages::deferral(envelope, code, settings)).await?;
+    Ok(Done::Refused(code))
+}
+
 /// Tells the sender that its message was acted on.
 async fn settle<C: Cloud>(
     cloud: &C,
@@ -142,54 +156,15 @@ async fn send<C: Cloud>(cloud: &C, message: Option<Message>) -> Result<(), CallE
     }
 }
 
-/// Gives the new certificate the old one's policies and thing, activates it, and sends it. The record
-/// says that we are at it. Every call may have been made before.
-async fn attach_and_send<C: Cloud>(
+/// Ends a rotation that can't go on, and keeps a note for a person.
+async fn end<C: Cloud>(
     cloud: &C,
-    settings: &Settings,
     record: Record,
-    policies: &[String],
+    code: Code,
     now: Timestamp,
 ) -> Result<Done, Fault> {
-    let Some(made) = record.state.made().cloned() else { return Err(Fault::Busy) };
-    for policy in policies {
-        cloud.attach_policy(made.id, policy).await?;
-    }
-    let thing = record.thing().clone();
-    let attachment = Attachment { thing, is_exclusive: record.old.is_exclusive };
-    cloud.attach_thing(made.id, &attachment).await?;
-    cloud.set_active(made.id, true).await?;
-    let record = activated(record, made.clone(), now);
+    let (record, note) = abandoned(record, code, now);
+    cloud.keep(&note).await?;
     cloud.put(&record).await?;
-    send(cloud, messages::crt(&record, &made, settings)).await?;
-    Ok(Done::Did("issued"))
-}
-
-/// Detaches and deletes a certificate that is not ACTIVE. One that is gone is done with. Whether it
-/// is: AWS detaches some seconds later, so the delete can come too early.
-async fn delete<C: Registry>(
-    cloud: &C,
-    certificate: certrelay::wire::CertificateId,
-    thing: &certrelay::wire::ThingName,
-) -> Result<bool, CallError> {
-    absent_is_done(cloud.detach_thing(certificate, thing).await)?;
-    let policies = cloud.policies_of(certificate).await;
-    let policies = match policies {
-        Err(CallError { why: Failure::NotFound, .. }) => return Ok(true),
-        policies => policies?,
-    };
-    for policy in policies {
-        absent_is_done(cloud.detach_policy(certificate, &policy).await)?;
-    }
-    match cloud.delete(certificate).await {
-        Err(CallError { why: Failure::Conflict, .. }) => Ok(false),
-        deleted => absent_is_done(deleted).map(|()| true),
-    }
-}
-
-fn absent_is_done(result: Result<(), CallError>) -> Result<(), CallError> {
-    match result {
-        Err(CallError { why: Failure::NotFound, .. }) => Ok(()),
-        result => result,
-    }
+    Ok(Done::Refused(code))
 }

@@ -9,6 +9,10 @@ use crate::{
     ports::{CallError, Cloud, Page, Queue},
 };
 
+/// The most records that one sweep queues: more than the functions do in an hour, unless their pace was
+/// raised many times over.
+pub const MOST_DUE: usize = 50_000;
+
 /// The most notes of a digest: each is forgotten by a call of its own before the sweep's time ends.
 const MOST_TOLD: usize = 1000;
 
@@ -21,20 +25,25 @@ pub struct Swept {
     pub notes: usize,
 }
 
-/// Queues what is due, up to `most` records, and sends the digest. The rest is due an hour later
-/// still.
-pub async fn sweep<C: Cloud>(cloud: &C, most: usize, now: Timestamp) -> Result<Swept, Fault> {
+/// Queues what is due, and sends the digest. What is more than [`MOST_DUE`], and what is left when
+/// `is_late` says that time is running out, is due an hour later still. So is what its queue has not
+/// handed out by then; that it comes twice does no harm.
+pub async fn sweep<C: Cloud>(
+    cloud: &C,
+    is_late: impl Fn() -> bool,
+    now: Timestamp,
+) -> Result<Swept, Fault> {
     let notes = tell(cloud).await?;
     let (mut due, mut token) = (0, None);
-    while due < most {
+    while due < MOST_DUE {
         let Page { mut items, next } = cloud.due(now, token.as_deref()).await?;
-        items.truncate(most - due);
+        items.truncate(MOST_DUE - due);
         let messages: Vec<_> =
             items.iter().filter_map(|key| serde_json::to_string(key).ok()).collect();
         cloud.enqueue(Queue::Due, &messages).await?;
         due += messages.len();
         token = next;
-        if token.is_none() {
+        if token.is_none() || is_late() {
             break;
         }
     }

@@ -63,6 +63,9 @@ impl World {
     }
 
     fn attach(&mut self, id: CertificateId, to: &Attachment) -> Result<(), Failure> {
+        if self.deleted.contains(&to.thing) {
+            return Err(Failure::NotFound);
+        }
         let certificate = self.get_mut(id)?;
         certificate.detaching.retain(|(thing, _)| *thing != to.thing);
         let others = certificate.things.iter().filter(|other| other.thing != to.thing);
@@ -97,6 +100,14 @@ impl World {
     }
 
     fn put(&mut self, record: &Record) -> Result<(), PutError> {
+        let mut certificates = record.certificates();
+        certificates.sort_unstable();
+        certificates.dedup();
+        if certificates.len() != record.certificates().len() {
+            // DynamoDB takes no set that names one twice.
+            let why = Failure::Invalid("a certificate is named twice".to_owned());
+            return Err(CallError { call: Call::PutItem, why }.into());
+        }
         let stands = self.records.get(&record.key).map_or(0, |record| record.version);
         if stands + 1 != record.version {
             return Err(PutError::Raced);

@@ -49,6 +49,8 @@ pub struct World {
     pub authority: Box<dyn Ca>,
     /// Every certificate.
     pub certificates: BTreeMap<CertificateId, Certificate>,
+    /// Things that someone has deleted.
+    pub deleted: BTreeSet<ThingName>,
     /// The devices of each core.
     pub associations: BTreeSet<(ThingName, ThingName)>,
     /// What audits found, by task and check.
@@ -90,6 +92,7 @@ impl World {
             validity: Duration::from_secs(365 * 86_400),
             authority: Box::new(authority),
             certificates: BTreeMap::new(),
+            deleted: BTreeSet::new(),
             associations: BTreeSet::new(),
             findings: BTreeMap::new(),
             records: BTreeMap::new(),

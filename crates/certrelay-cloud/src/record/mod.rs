@@ -14,11 +14,12 @@ use certrelay::{
     schedule::Timestamp,
     wire::{CertificateId, KeyDigest, Nonce, RotationId, ThingName},
 };
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 pub use state::{
-    Acked, Blob, Closing, Ended, Inactive, Issued, Issuing, Made, Proof, Requested, Retired,
-    Reversing, State, Then, Withdrawing,
+    Acked, Blob, Deactivating, Ended, GivenUp, Inactive, Issued, Issuing, Made, Proof, Requested,
+    Retired, Retiring, Reversing, State, Then, Withdrawing,
 };
 
 /// How long whoever writes an intent has for the calls. Longer than any function may run.
@@ -129,12 +130,12 @@ impl Record {
     ) -> Self {
         let seq = before.map_or(1, |before| before.key.seq.saturating_add(1));
         Self {
-            rotation: rotation_id(seq, old.id),
+            rotation: rotation_id(seq, fresh),
             core: before.and_then(|before| before.core.clone()),
             nonce: Nonce(fresh),
             hold_until: None,
             made: 0,
-            superseded: before.map(Self::unresolved).unwrap_or_default(),
+            superseded: before.map(|before| before.unresolved(old.id)).unwrap_or_default(),
             leftover: before.map(|before| before.forgotten(old.id)).unwrap_or_default(),
             spent: before.map(Self::spent_by).unwrap_or_default(),
             failures: 0,
@@ -228,13 +229,9 @@ impl Record {
         newest(all.collect(), MOST_SPENT)
     }
 
-    /// What a rotation leaves to the next: certificates that may be in use, or not. One that ended
-    /// well leaves none.
-    fn unresolved(&self) -> Vec<Superseded> {
-        match self.state {
-            State::Retired(_) => Vec::new(),
-            _ => newest(self.superseded.clone(), MOST_SUPERSEDED),
-        }
+    /// What a rotation leaves to the next: certificates that may be in use, or not.
+    fn unresolved(&self, next: CertificateId) -> Vec<Superseded> {
+        newest(self.left_to(next), MOST_SUPERSEDED)
     }
 
     /// Of what else it leaves, the ids.
@@ -242,10 +239,20 @@ impl Record {
         if matches!(self.state, State::Retired(_)) {
             return Vec::new();
         }
-        let surplus = self.superseded.len().saturating_sub(MOST_SUPERSEDED);
-        let superseded = self.superseded[..surplus].iter().map(|other| other.made.id);
-        let all = self.leftover.iter().copied().chain([self.old.id]).chain(superseded);
+        let left = self.left_to(next);
+        let surplus = left.len().saturating_sub(MOST_SUPERSEDED);
+        let surplus = left[..surplus].iter().map(|other| other.made.id);
+        let all = self.leftover.iter().copied().chain([self.old.id]).chain(surplus);
         newest(all.filter(|id| *id != next).collect(), MOST_LEFTOVER)
+    }
+
+    /// What one that ended well has none of; what is replaced next is named as that.
+    fn left_to(&self, next: CertificateId) -> Vec<Superseded> {
+        if matches!(self.state, State::Retired(_)) {
+            return Vec::new();
+        }
+        let others = self.superseded.iter().filter(|other| other.made.id != next);
+        others.cloned().collect()
     }
 }
 
@@ -257,8 +264,8 @@ fn newest<T>(mut list: Vec<T>, most: usize) -> Vec<T> {
 }
 
 /// A name for the rotation that no other of the thing ever has, whatever was forgotten.
-fn rotation_id(seq: u32, old: CertificateId) -> RotationId {
-    let id = format!("{seq}-{}", &old.to_string()[..16]);
+fn rotation_id(seq: u32, fresh: [u8; 16]) -> RotationId {
+    let id = format!("{seq}-{}", HEXLOWER.encode(&fresh[..8]));
     id.parse().expect("digits, a dash and hex digits are a rotation id")
 }
 
@@ -288,7 +295,9 @@ mod tests {
 
     fn begun(before: Option<&Record>, fill: u8) -> Record {
         let thing = "press-1".parse().expect("a name");
-        Record::begin(thing, old(fill), before, [7; 16], Timestamp(5))
+        let seq = before.map_or(1, |before| before.key.seq + 1);
+        let fresh = [u8::try_from(seq).expect("few"); 16];
+        Record::begin(thing, old(fill), before, fresh, Timestamp(5))
     }
 
     #[test]
@@ -303,6 +312,34 @@ mod tests {
         let other = begun(Some(&first), 3);
         assert_eq!(other.leftover, [CertificateId([1; 32])]);
         assert_ne!(next.rotation, first.rotation);
+    }
+
+    #[test]
+    fn a_certificate_that_an_earlier_rotation_left_and_that_is_now_replaced_is_named_once() {
+        let mut first = begun(None, 1);
+        first.superseded.push(Superseded { made: made(2), has_failed: false });
+        first.superseded.push(Superseded { made: made(3), has_failed: false });
+        let ended = Ended { code: "unacknowledged".to_owned(), at: Timestamp(9) };
+        let mut first = first.into_state(State::Abandoned(ended));
+        let [one, two, three] = [1, 2, 3].map(|fill| CertificateId([fill; 32]));
+        assert_eq!(begun(Some(&first), 2).certificates(), [two, one, three]);
+        let more = (4..=8).map(|fill| Superseded { made: made(fill), has_failed: false });
+        first.superseded.splice(0..0, more.rev());
+        let mut named = begun(Some(&first), 4).certificates();
+        named.sort_unstable();
+        named.dedup();
+        assert_eq!(named, (1..=8).map(|fill| CertificateId([fill; 32])).collect::<Vec<_>>());
+        assert_eq!(begun(Some(&first), 4).certificates().len(), 8);
+    }
+
+    #[test]
+    fn a_rotation_has_another_name_than_one_that_nobody_remembers() {
+        let begin = |fresh| {
+            let thing = "press-1".parse().expect("a name");
+            Record::begin(thing, old(1), None, [fresh; 16], Timestamp(5)).rotation
+        };
+        assert_ne!(begin(1), begin(2));
+        assert_eq!(begin(1).as_str(), "1-0101010101010101");
     }
 
     #[test]

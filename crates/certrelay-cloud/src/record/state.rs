@@ -29,11 +29,11 @@ pub enum State {
     /// The device says that it uses the certificate. What it replaces is still ACTIVE.
     Acked(Acked),
     /// What it replaces is being made INACTIVE.
-    Deactivating(Closing),
+    Deactivating(Deactivating),
     /// What it replaces is INACTIVE, which can be reversed.
     Inactive(Inactive),
     /// What it replaces is being detached and deleted.
-    Retiring(Closing),
+    Retiring(Retiring),
     /// What it replaces is gone. The end.
     Retired(Retired),
     /// What it replaces is being made ACTIVE again: the device has trouble with the new one.
@@ -92,15 +92,27 @@ pub struct Acked {
     pub until: Timestamp,
 }
 
-/// See [`State::Deactivating`] and [`State::Retiring`].
+/// See [`State::Deactivating`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Closing {
+pub struct Deactivating {
     /// The certificate in use.
     pub made: Made,
     /// How that is known.
     pub proof: Proof,
+    /// What it replaces.
+    pub given_up: Vec<GivenUp>,
     /// Until when nobody else may act.
     pub lease: Timestamp,
+}
+
+/// A certificate that another has replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// Which.
+    pub id: CertificateId,
+    /// Whether it was ACTIVE until then. If not, someone else had a reason: it is never made ACTIVE
+    /// again.
+    pub was_active: bool,
 }
 
 /// See [`State::Inactive`].
@@ -110,8 +122,27 @@ pub struct Inactive {
     pub made: Made,
     /// How that is known.
     pub proof: Proof,
-    /// Until when what it replaces is kept.
+    /// What it replaces.
+    pub given_up: Vec<GivenUp>,
+    /// Until when that is kept.
     pub until: Timestamp,
+}
+
+/// See [`State::Retiring`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retiring {
+    /// The certificate in use.
+    pub made: Made,
+    /// How that is known.
+    pub proof: Proof,
+    /// What it replaces, as far as it is to be deleted.
+    pub given_up: Vec<GivenUp>,
+    /// How often something hung on it still.
+    pub delays: u32,
+    /// Until when nobody else may act.
+    pub lease: Timestamp,
+    /// When it goes on.
+    pub due: Timestamp,
 }
 
 /// See [`State::Retired`].
@@ -130,6 +161,8 @@ pub struct Retired {
 pub struct Reversing {
     /// The certificate that the device has trouble with.
     pub made: Made,
+    /// What it has replaced.
+    pub given_up: Vec<GivenUp>,
     /// Until when nobody else may act.
     pub lease: Timestamp,
 }
@@ -141,8 +174,12 @@ pub struct Withdrawing {
     pub made: Made,
     /// What comes after.
     pub then: Then,
+    /// How often something hung on it still.
+    pub delays: u32,
     /// Until when nobody else may act.
     pub lease: Timestamp,
+    /// When it goes on.
+    pub due: Timestamp,
 }
 
 /// What comes after a certificate was withdrawn.
@@ -230,9 +267,9 @@ impl State {
             Self::Issuing(state) => state.made.as_ref(),
             Self::Issued(Issued { made, .. })
             | Self::Acked(Acked { made, .. })
-            | Self::Deactivating(Closing { made, .. })
+            | Self::Deactivating(Deactivating { made, .. })
             | Self::Inactive(Inactive { made, .. })
-            | Self::Retiring(Closing { made, .. })
+            | Self::Retiring(Retiring { made, .. })
             | Self::Retired(Retired { made, .. })
             | Self::Reversing(Reversing { made, .. })
             | Self::Withdrawing(Withdrawing { made, .. }) => Some(made),
@@ -252,8 +289,8 @@ impl State {
     pub fn lease(&self) -> Option<Timestamp> {
         match self {
             Self::Issuing(Issuing { lease, .. })
-            | Self::Deactivating(Closing { lease, .. })
-            | Self::Retiring(Closing { lease, .. })
+            | Self::Deactivating(Deactivating { lease, .. })
+            | Self::Retiring(Retiring { lease, .. })
             | Self::Reversing(Reversing { lease, .. })
             | Self::Withdrawing(Withdrawing { lease, .. }) => Some(*lease),
             _ => None,
@@ -263,7 +300,10 @@ impl State {
     /// When something is to be done, if nothing happens before; `None` if the rotation is over.
     pub fn due(&self) -> Option<Timestamp> {
         match self {
-            Self::Requested(Requested { due, .. }) | Self::Issued(Issued { due, .. }) => Some(*due),
+            Self::Requested(Requested { due, .. })
+            | Self::Issued(Issued { due, .. })
+            | Self::Retiring(Retiring { due, .. })
+            | Self::Withdrawing(Withdrawing { due, .. }) => Some(*due),
             Self::Acked(Acked { until, .. }) | Self::Inactive(Inactive { until, .. }) => {
                 Some(*until)
             }
@@ -293,7 +333,9 @@ macro_rules! into_state {
     };
 }
 
-into_state! { Requested, Issuing, Issued, Acked, Inactive, Retired, Reversing, Withdrawing, }
+into_state! {
+    Requested, Issuing, Issued, Acked, Deactivating, Inactive, Retiring, Retired, Reversing, Withdrawing,
+}
 
 /// Bytes; base64 where they are written.
 #[derive(Debug, Clone, PartialEq, Eq)]

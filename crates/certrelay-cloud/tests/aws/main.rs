@@ -122,7 +122,7 @@ async fn notes_are_kept_until_they_are_forgotten_and_the_team_is_told(moto: &Mot
     aws.keep(&note).await.expect("kept");
     aws.keep(&note).await.expect("kept");
     assert_eq!(aws.notes(None).await.expect("a page").items, [note]);
-    let swept = sweep::sweep(&aws, 0, NOW).await.expect("it goes well");
+    let swept = sweep::sweep(&aws, || true, NOW).await.expect("it goes well");
     assert_eq!(swept.notes, 1);
     assert_eq!(aws.notes(None).await.expect("a page").items, []);
     let mail = moto.receive("mails").await.expect("SNS has handed it over");

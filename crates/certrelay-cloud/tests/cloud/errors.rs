@@ -3,13 +3,13 @@
 use certrelay::wire::Kind;
 use certrelay_cloud::{
     decide::{code::Code, report::Note},
-    functions::Done,
+    functions::{Done, sweep},
     ports::Status,
-    record::{Key, Proof, State},
+    record::{Key, Proof, Record, State},
 };
 use serde_json::json;
 
-use crate::plant::{Act, DAY, HOUR, Plant, Way, swept};
+use crate::plant::{Act, DAY, HOUR, Plant, Way, run, swept};
 
 const NAMED: Way = Way::Relayed(Proof::Named);
 
@@ -237,4 +237,18 @@ fn a_digest_counts_a_thousand_rotations_and_the_next_tells_of_the_rest() {
     assert!(mails[0].1.contains("unanswered: 1000\n"), "{}", mails[0].1);
     assert!(mails[0].1.contains("  and 980 more\n"), "{}", mails[0].1);
     assert!(mails[0].1.len() < 10_000, "it fits into a mail");
+}
+
+#[test]
+fn a_sweep_whose_time_runs_out_leaves_the_rest_to_the_next() {
+    let plant = issued();
+    let record = plant.record();
+    for n in 0..250 {
+        let thing = format!("press-{n}").parse().expect("a name");
+        let key = Key { thing, ..record.key.clone() };
+        plant.cloud.world().records.insert(key.clone(), Record { key, ..record.clone() });
+    }
+    let sweep = |is_late| run(sweep::sweep(&plant.cloud, || is_late, plant.now + HOUR));
+    assert_eq!(sweep(true).map(|swept| swept.due), Ok(100), "a page");
+    assert_eq!(sweep(false).map(|swept| swept.due), Ok(250));
 }

@@ -6,5 +6,6 @@ mod audits;
 mod cuts;
 mod errors;
 mod fleet;
+mod people;
 mod plant;
 mod turns;

@@ -89,7 +89,7 @@ fn a_function_may_do_what_its_work_needs_and_no_more() {
         ),
         (
             "Issue",
-            "iot:CreateCertificateFromCsr iot:ListAttachedPolicies iot:AttachPolicy
+            "iot:CreateCertificateFromCsr iot:DescribeCertificate iot:ListAttachedPolicies iot:AttachPolicy
              iot:AttachThingPrincipal iot:UpdateCertificate
              iot:ListPrincipalThings iot:ListPrincipalThingsV2 iot:Publish
              greengrass:ListClientDevicesAssociatedWithCoreDevice
@@ -103,7 +103,8 @@ fn a_function_may_do_what_its_work_needs_and_no_more() {
         ),
         (
             "Report",
-            "iot:ListPrincipalThings iot:ListPrincipalThingsV2 iot:Publish iot:UpdateCertificate
+            "iot:ListPrincipalThings iot:ListPrincipalThingsV2 iot:Publish
+             iot:DescribeCertificate iot:UpdateCertificate
              iot:ListAttachedPolicies iot:DetachPolicy iot:DetachThingPrincipal iot:DeleteCertificate
              greengrass:ListClientDevicesAssociatedWithCoreDevice
              dynamodb:PutItem dynamodb:Query",
