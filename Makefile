@@ -40,7 +40,6 @@ test: mosquitto awsiotsdk
 	  --ignored --nocapture official
 
 test-aws: moto
-	$(CARGO) clippy -p certrelay-cloud --all-targets -- -D warnings
 	MOTO_PYTHON=$(MOTO_HOME)/bin/python \
 	  $(CARGO) test -p certrelay-cloud --lib --bins --test aws -- --include-ignored --nocapture
 
@@ -51,6 +50,7 @@ lint: cfn-lint
 	$(CFN_LINT_HOME)/bin/cfn-lint crates/certrelay-cloud/template.yaml
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --no-default-features -- -D warnings
+	$(CARGO) clippy -p certrelay-cloud --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check; \
 	else echo "lint: SKIPPED cargo-deny: not installed (cargo install --locked cargo-deny)"; fi
 

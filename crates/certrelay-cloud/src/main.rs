@@ -166,6 +166,7 @@ impl Program {
         match &end {
             Ok(Done::Did(what)) => info!(?function, thing, what, "done"),
             Ok(Done::Refused(code)) => warn!(?function, thing, code = code.as_str(), "refused"),
+            Ok(Done::PutOff(code)) => info!(?function, thing, code = code.as_str(), "put off"),
             Ok(Done::Nothing) => info!(?function, thing, "nothing to do"),
             Err(Fault::Busy | Fault::Raced) => info!(?function, thing, "busy: it comes again"),
             Err(fault) => error!(?function, thing, %fault, "failed: it comes again"),

@@ -35,6 +35,8 @@ pub enum Done {
     Did(&'static str),
     /// It was refused, and the sender told where there is one.
     Refused(Code),
+    /// It does not count now, and the sender was told.
+    PutOff(Code),
     /// Nothing had to be done.
     Nothing,
 }
@@ -137,7 +139,7 @@ async fn defer<C: Cloud>(
     code: Code,
 ) -> Result<Done, Fault> {
     send(cloud, messages::deferral(envelope, code, settings)).await?;
-    Ok(Done::Refused(code))
+    Ok(Done::PutOff(code))
 }
 
 /// Tells the sender that its message was acted on.

@@ -252,3 +252,22 @@ fn a_sweep_whose_time_runs_out_leaves_the_rest_to_the_next() {
     assert_eq!(sweep(true).map(|swept| swept.due), Ok(100), "a page");
     assert_eq!(sweep(false).map(|swept| swept.due), Ok(250));
 }
+
+#[test]
+fn without_a_record_nothing_is_done_and_every_sender_is_told() {
+    for way in [Way::Direct, NAMED] {
+        let mut plant = Plant::new(way);
+        let (in_use, key) = (plant.in_use, *plant.keys.keys().next().expect("its key"));
+        let acts = [plant.csr(), plant.ack(in_use, key), plant.uplink(Kind::CrtErr, json!({}))];
+        for act in acts {
+            assert_eq!(plant.done(&act), Done::Refused(Code::NoRotation), "{act:?}");
+        }
+        let told = ["csr_res", "crt_ack", "crt_err"].map(str::to_owned);
+        let told = told.map(|kind| (kind, Some("no-rotation".to_owned())));
+        assert_eq!(plant.results, told);
+        let key = Key { thing: plant.thing.clone(), seq: 1 };
+        assert_eq!(plant.done(&Act::Due(key)), Done::Nothing);
+        assert_eq!(plant.record_or_none(), None);
+        assert_eq!(plant.cloud.world().certificates.len(), 2);
+    }
+}

@@ -255,8 +255,8 @@ fn what_a_device_says_while_its_certificate_is_taken_back_is_put_off_and_not_ref
     assert_eq!(plant.state(), "withdrawing");
     let before = plant.record();
     let csr = plant.csr();
-    assert_eq!(plant.done(&csr), Done::Refused(Code::NotYet));
-    assert_eq!(plant.done(&ack), Done::Refused(Code::NotYet));
+    assert_eq!(plant.done(&csr), Done::PutOff(Code::NotYet));
+    assert_eq!(plant.done(&ack), Done::PutOff(Code::NotYet));
     assert_eq!(plant.record(), before);
     // Then it is asked again, and answers with the key that it has made.
     plant.finish();

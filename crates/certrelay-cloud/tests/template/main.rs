@@ -7,6 +7,7 @@ mod yaml;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use certrelay_cloud::decide::code::Code;
 use stack::{Stack, TEMPLATE, entries, number, text, texts};
 
 const FUNCTION: &str = "AWS::Serverless::Function";
@@ -240,4 +241,13 @@ fn the_document_has_every_parameter_with_its_default() {
     let (rows, parameters): (BTreeSet<_>, BTreeSet<_>) =
         (rows.into_iter().collect(), parameters.collect());
     assert_eq!(rows, parameters);
+}
+
+#[test]
+fn the_document_explains_every_code_as_the_program_does() {
+    let document = include_str!("../../../../docs/cloud.md");
+    for code in Code::OWN {
+        let row = format!("| `{code}` | {} |\n", code.explain());
+        assert!(document.contains(&row), "docs/cloud.md lacks {row}");
+    }
 }
