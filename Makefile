@@ -75,8 +75,8 @@ sam: python
 	@[ -e $(SAM_HOME)/installed ] || { rm -rf $(SAM_HOME) && $(PYTHON) -m venv $(SAM_HOME) && \
 	$(SAM_HOME)/bin/python -m pip install -q --disable-pip-version-check \
 	  aws-sam-cli==$(SAM) cargo-lambda==$(CARGO_LAMBDA) && touch $(SAM_HOME)/installed; }
-	cd crates/certrelay-cloud && PATH="$(SAM_HOME)/bin:$$PATH" sam validate --lint && \
-	  PATH="$(SAM_HOME)/bin:$$PATH" sam build --beta-features
+	cd crates/certrelay-cloud && export PATH="$(SAM_HOME)/bin:$$PATH" SAM_CLI_TELEMETRY=0 && \
+	  sam validate --lint && sam build --beta-features
 
 # Each of these is installed into a folder of its own.
 awsiotsdk: python

@@ -80,8 +80,9 @@ async fn give_up<C: Cloud>(
     if status(cloud, made.id).await? != Some(Status::Active) {
         return spare(cloud, record, now).await;
     }
+    let is_first_turn = matches!(record.state, State::Acked(_));
     let mut found = Vec::new();
-    if matches!(record.state, State::Acked(_)) {
+    if is_first_turn {
         for id in record.given_up_for(made.id) {
             found.extend(status(cloud, id).await?.and_then(|status| due::given_up(id, status)));
         }
@@ -90,7 +91,10 @@ async fn give_up<C: Cloud>(
     cloud.put(&record).await?;
     if let State::Deactivating(state) = &record.state {
         for given_up in state.given_up.iter().filter(|given_up| given_up.was_active) {
-            deactivate(cloud, given_up.id).await?;
+            // Someone may have revoked it since the first turn looked.
+            if is_first_turn || status(cloud, given_up.id).await? == Some(Status::Active) {
+                deactivate(cloud, given_up.id).await?;
+            }
         }
     }
     cloud.put(&due::deactivated(record, now)).await?;

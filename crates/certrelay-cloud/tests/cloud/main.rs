@@ -8,4 +8,5 @@ mod errors;
 mod fleet;
 mod people;
 mod plant;
+mod stories;
 mod turns;

@@ -84,6 +84,8 @@ pub struct Plant {
     pub calls: Vec<Call>,
     /// Whether the device has fallen back on what was given up, which nobody could foresee.
     pub has_fallen_back: bool,
+    /// Whether a person has deactivated the first certificate.
+    pub is_meddled_with: bool,
 }
 
 impl Plant {
@@ -115,6 +117,7 @@ impl Plant {
             points: 0,
             calls: Vec::new(),
             has_fallen_back: false,
+            is_meddled_with: false,
         }
     }
 
@@ -140,6 +143,15 @@ impl Plant {
 
     pub fn state(&self) -> &'static str {
         self.record().state.name()
+    }
+
+    pub fn state_or_none(&self) -> Option<&'static str> {
+        self.record_or_none().map(|record| record.state.name())
+    }
+
+    /// Whether nothing is left to be done for the device.
+    pub fn is_over(&self) -> bool {
+        self.record_or_none().is_none_or(|record| record.is_over())
     }
 
     /// Time passes.
@@ -343,7 +355,7 @@ impl Plant {
         assert!(POLICIES.iter().all(|policy| used.policies.contains(*policy)), "and permitted");
 
         let first = world.certificates.get(&self.first).map(|certificate| certificate.status);
-        if first != Some(Status::Active) {
+        if first != Some(Status::Active) && !self.is_meddled_with {
             let acked = self.acked.expect("nothing is given up before an ack");
             let proof = match self.way {
                 Way::Direct => Proof::Direct,
