@@ -1,6 +1,6 @@
 //! What becomes of the errors that devices report, of devices that never answer, and of the digest.
 
-use certrelay::wire::Kind;
+use certrelay::{reason::Reason, wire::Kind};
 use certrelay_cloud::{
     decide::{code::Code, report::Note},
     functions::{Done, sweep},
@@ -52,6 +52,31 @@ fn a_certificate_that_surely_nobody_uses_is_withdrawn_and_another_made() {
     plant.finish();
     plant.check_end();
     assert!(!plant.cloud.world().certificates.contains_key(&refused));
+}
+
+#[test]
+fn a_certificate_that_a_refusal_does_not_name_is_not_withdrawn_for_it() {
+    let mut plant = issued();
+    let sent = plant.received[0];
+    trouble(&mut plant, json!({ "error": "", "code": "probe-refused" }));
+    assert_eq!(plant.state(), "requested");
+    assert_eq!(plant.cloud.world().certificates[&sent].status, Status::Active);
+}
+
+#[test]
+fn a_certificate_that_the_device_had_trouble_with_is_not_offered_for_its_key_again() {
+    for is_acked in [false, true] {
+        let mut plant = issued();
+        let (id, key) = (plant.in_use, plant.record().state.made().expect("made").key);
+        if is_acked {
+            let ack = plant.ack(id, key);
+            plant.done(&ack);
+        }
+        trouble(&mut plant, json!({ "error": "no", "certificateId": id }));
+        plant.waiting = Some(key);
+        let csr = plant.csr();
+        assert_eq!(plant.done(&csr), Done::Refused(Code::Reason(Reason::StaleKey)));
+    }
 }
 
 #[test]

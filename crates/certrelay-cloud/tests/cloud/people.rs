@@ -179,17 +179,32 @@ fn what_hangs_on_a_certificate_anew_while_it_is_deleted_is_taken_off_as_well() {
 }
 
 #[test]
+fn what_someone_revokes_between_two_turns_of_giving_up_stays_revoked() {
+    let mut plant = in_state("acked");
+    let due = plant.next().expect("the grace ends");
+    // Killed when the record says so and the old one is ACTIVE still.
+    plant.perform(&due, Some(Plan::Throttle(2 * nth_call("UpdateCertificate"))));
+    assert_eq!((plant.state(), status(&plant)), ("deactivating", Status::Active));
+    by_hand(&plant, Status::Other);
+    let due = plant.next().expect("the lease ends");
+    assert_eq!(plant.done(&due), Done::Did("deactivated"));
+    assert_eq!(status(&plant), Status::Other);
+}
+
+/// Where in the end of a grace this is called.
+fn nth_call(call: &str) -> usize {
+    let mut plant = in_state("acked");
+    let due = plant.next().expect("the grace ends");
+    plant.done(&due);
+    plant.calls.iter().position(|made| made.as_str() == call).expect("it is called")
+}
+
+#[test]
 fn what_was_given_up_for_a_certificate_that_turns_out_to_be_inactive_comes_back_at_once() {
     // Killed when the old one was INACTIVE already and the record did not say so yet.
     let mut plant = in_state("acked");
     let due = plant.next().expect("the grace ends");
-    let calls = {
-        let mut plant = in_state("acked");
-        let due = plant.next().expect("the grace ends");
-        plant.done(&due);
-        plant.calls.len()
-    };
-    plant.perform(&due, Some(Plan::Kill(2 * (calls - 1))));
+    plant.perform(&due, Some(Plan::Kill(2 * nth_call("UpdateCertificate") + 2)));
     assert_eq!((plant.state(), status(&plant)), ("deactivating", Status::Inactive));
     let new = plant.in_use;
     plant.cloud.world().certificates.get_mut(&new).expect("made").status = Status::Inactive;
