@@ -1,11 +1,13 @@
 //! Audits: what begins today, in which order, and what does not.
 
+use std::collections::BTreeSet;
+
 use certrelay::{schedule::Timestamp, wire::CertificateId};
 use certrelay_cloud::{
     decide::{audit::Job, request::Order},
     functions::{Done, audit},
     memory::Plan,
-    ports::{Finding, Queue},
+    ports::{Call, Finding, Queue},
 };
 
 use crate::plant::{Act, DAY, End, Plant, Way, run};
@@ -174,4 +176,15 @@ fn an_audit_that_is_cut_anywhere_begins_what_is_due_and_never_more_than_the_budg
         }
     }
     println!("{stories} audits, each disturbed at one point; {unused} used no budget that day");
+}
+
+/// What the function calls when it works an audit off.
+pub fn calls() -> BTreeSet<(&'static str, Call)> {
+    let mut plant = found(300);
+    notify(&plant).expect("queued");
+    for _ in 0..2 {
+        let job = plant.cloud.world().take(Queue::Audit).expect("a job");
+        plant.done(&Act::Audit(job));
+    }
+    plant.seen
 }

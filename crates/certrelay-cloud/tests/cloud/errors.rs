@@ -1,10 +1,12 @@
 //! What becomes of the errors that devices report, of devices that never answer, and of the digest.
 
+use std::collections::BTreeSet;
+
 use certrelay::{reason::Reason, wire::Kind};
 use certrelay_cloud::{
     decide::{code::Code, report::Note},
     functions::{Done, sweep},
-    ports::Status,
+    ports::{Call, Status},
     record::{Key, Proof, Record, State},
 };
 use serde_json::json;
@@ -295,4 +297,17 @@ fn without_a_record_nothing_is_done_and_every_sender_is_told() {
         assert_eq!(plant.record_or_none(), None);
         assert_eq!(plant.cloud.world().certificates.len(), 2);
     }
+}
+
+/// What a sweep calls that finds something due, and something to tell.
+pub fn calls_of_a_sweep() -> BTreeSet<(&'static str, Call)> {
+    let mut plant = issued();
+    trouble(&mut plant, json!({ "error": "", "code": "read-only" }));
+    plant.pending.push_back(plant.order());
+    let order = plant.pending.pop_front().expect("the order");
+    plant.done(&order);
+    plant.pass(HOUR);
+    plant.cloud.world().calls.clear();
+    run(sweep::sweep(&plant.cloud, || false, plant.now)).expect("a sweep");
+    plant.cloud.world().calls.iter().map(|call| ("Sweep", *call)).collect()
 }

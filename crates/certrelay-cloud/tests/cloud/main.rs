@@ -1,5 +1,5 @@
 //! The cloud side's promises, over the cloud in memory and in virtual time: every cut, every pair of
-//! functions at once, every attack.
+//! functions at once, every attack; and what linters don't see in the template.
 
 mod attacks;
 mod audits;
@@ -9,4 +9,5 @@ mod fleet;
 mod people;
 mod plant;
 mod stories;
+mod template;
 mod turns;

@@ -1,7 +1,7 @@
 //! A device, its core and the cloud, in virtual time; and what must hold after every call.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
@@ -36,6 +36,20 @@ pub enum Act {
     Uplink(Kind, Value),
     Due(Key),
     Audit(String),
+}
+
+impl Act {
+    /// The template's name of the function that it is for.
+    fn function(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "Request",
+            Self::Uplink(Kind::CsrRes, _) => "Issue",
+            Self::Uplink(Kind::CrtAck, _) => "Complete",
+            Self::Uplink(..) => "Report",
+            Self::Due(_) => "Due",
+            Self::Audit(_) => "Audit",
+        }
+    }
 }
 
 /// How a call of a function ended.
@@ -82,6 +96,8 @@ pub struct Plant {
     /// How many points the last act passed, and what it called.
     pub points: usize,
     pub calls: Vec<Call>,
+    /// Which function was seen to make which calls.
+    pub seen: BTreeSet<(&'static str, Call)>,
     /// Whether the device has fallen back on what was given up, which nobody could foresee.
     pub has_fallen_back: bool,
     /// Whether a person has deactivated the first certificate.
@@ -116,6 +132,7 @@ impl Plant {
             results: Vec::new(),
             points: 0,
             calls: Vec::new(),
+            seen: BTreeSet::new(),
             has_fallen_back: false,
             is_meddled_with: false,
         }
@@ -177,6 +194,7 @@ impl Plant {
         };
         self.points = self.cloud.world().points();
         self.calls = self.cloud.world().calls.clone();
+        self.seen.extend(self.calls.iter().map(|call| (act.function(), *call)));
         self.cloud.world().begin(None);
         self.listen();
         end

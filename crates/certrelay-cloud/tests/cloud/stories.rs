@@ -3,10 +3,17 @@
 //! deactivates what nobody uses. After every call what must always hold is checked, and every story
 //! ends with a certificate in use that alone is attached.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use certrelay::wire::{CertificateId, Kind};
-use certrelay_cloud::{memory::Plan, ports::Status, record::Proof};
+use certrelay_cloud::{
+    memory::Plan,
+    ports::{Call, Status},
+    record::Proof,
+};
 use fastrand::Rng;
 use serde_json::json;
 
@@ -261,6 +268,17 @@ fn tell(seed: u64) {
         println!("story {seed}:\n{}", story.told.join("\n"));
         std::panic::resume_unwind(why);
     }
+}
+
+/// What the functions call in a hundred stories.
+pub fn calls() -> BTreeSet<(&'static str, Call)> {
+    let stories = (0..100).map(|seed| {
+        let mut story = Story::new(seed);
+        (0..60).for_each(|_| story.step());
+        story.end();
+        story.plant.seen
+    });
+    stories.flatten().collect()
 }
 
 #[test]

@@ -226,7 +226,7 @@ fn at_the_default_pace_no_quota_is_reached_even_with_every_function_at_its_most(
 
 #[test]
 fn the_document_has_every_parameter_with_its_default() {
-    let document = include_str!("../../../../docs/cloud.md");
+    let document = include_str!("../../../../../docs/cloud.md");
     let (_, table) = document.split_once("| parameter | default |").expect("the table");
     let rows: Vec<_> = table
         .lines()
@@ -245,7 +245,7 @@ fn the_document_has_every_parameter_with_its_default() {
 
 #[test]
 fn the_document_explains_every_code_as_the_program_does() {
-    let document = include_str!("../../../../docs/cloud.md");
+    let document = include_str!("../../../../../docs/cloud.md");
     for code in Code::OWN {
         let row = format!("| `{code}` | {} |\n", code.explain());
         assert!(document.contains(&row), "docs/cloud.md lacks {row}");

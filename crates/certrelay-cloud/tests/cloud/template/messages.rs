@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{
+use super::{
     FUNCTION,
     stack::{Stack, TEMPLATE, entries, number, text, texts},
     yaml,
@@ -165,7 +165,7 @@ fn who_writes_records_ends_before_its_lease() {
     let stack = Stack::new();
     let mut writers = 0;
     for (name, function) in stack.all(FUNCTION) {
-        if crate::rights::of(&stack, name).contains("dynamodb:PutItem") {
+        if super::rights::of(&stack, name).contains("dynamodb:PutItem") {
             writers += 1;
             assert!(number(&function["Timeout"]) < LEASE, "{name}");
         }
