@@ -26,7 +26,7 @@ fn check<B: Body>(event: &[u8], json: Option<&serde_json::Value>) -> Option<Upli
     let (envelope, uplink) = match Uplink::parse(event) {
         Ok(uplink) => (uplink.envelope.clone(), Some(uplink)),
         Err(UplinkError::Refused { envelope, .. }) => (*envelope, None),
-        Err(UplinkError::Stray(_)) => return None,
+        Err(UplinkError::Stray(_) | UplinkError::Nobody) => return None,
     };
     // A value that nobody reads may hold bytes that are no text: serde passes over them.
     if let Some(json) = json {
