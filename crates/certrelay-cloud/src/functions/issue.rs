@@ -48,84 +48,70 @@ pub async fn issue<C: Cloud>(
             send(cloud, record.and_then(|record| messages::crt(record, &made, settings))).await?;
             Ok(Done::Did("sent again"))
         }
-        Step::Attach(record) => {
-            let policies = match rights(cloud, settings, &heard, now).await? {
-                Ok(policies) => policies,
-                Err(end) => return Ok(end),
-            };
-            let record = speaks_by(*record, &heard);
-            cloud.put(&record).await?;
-            deliver(cloud, settings, &heard, record, &policies, now).await
-        }
-        Step::Make(record, key) => {
-            let policies = match rights(cloud, settings, &heard, now).await? {
-                Ok(policies) => policies,
-                Err(end) => return Ok(end),
-            };
-            let record = speaks_by(*record, &heard);
-            make(cloud, settings, &heard, record, key, &policies, now).await
-        }
+        Step::Attach(record) => answer(cloud, settings, &heard, *record, None, now).await,
+        Step::Make(record, key) => answer(cloud, settings, &heard, *record, Some(key), now).await,
     }
 }
 
-/// The policies of the new certificate, if the device may have one still. If not, the rotation ends.
-async fn rights<C: Cloud>(
+/// Sends a certificate, if the device may have one still: that of the record, or a new one for a key. If
+/// not, the rotation ends.
+async fn answer<C: Cloud>(
     cloud: &C,
     settings: &Settings,
     heard: &Heard<CsrRes>,
+    next: Record,
+    key: Option<KeyDigest>,
     now: Timestamp,
-) -> Result<Result<Vec<String>, Done>, Fault> {
+) -> Result<Done, Fault> {
+    let envelope = &heard.uplink.envelope;
     let Some(record) = &heard.record else { return Err(Fault::Busy) };
-    match policies(cloud, record).await? {
-        Ok(policies) => Ok(Ok(policies)),
+    let policies = match policies(cloud, record).await? {
+        Ok(policies) => policies,
         Err(code) => {
             end(cloud, record.clone(), code, now).await?;
-            refuse(cloud, settings, &heard.uplink.envelope, code).await.map(Err)
+            return refuse(cloud, settings, envelope, code).await;
         }
+    };
+    let mut record = speaks_by(next, heard);
+    cloud.put(&record).await?;
+    if let Some(key) = key {
+        record = match make(cloud, settings, heard, record, key, now).await? {
+            Ok(record) => record,
+            Err(code) => return refuse(cloud, settings, envelope, code).await,
+        };
+    }
+    match attach_and_send(cloud, settings, record, &policies, now).await? {
+        Done::Refused(code) => refuse(cloud, settings, envelope, code).await,
+        done => Ok(done),
     }
 }
 
+/// The record with the certificate for a key, unless the CA refuses the CSR.
 async fn make<C: Cloud>(
     cloud: &C,
     settings: &Settings,
     heard: &Heard<CsrRes>,
     record: Record,
     key: KeyDigest,
-    policies: &[String],
     now: Timestamp,
-) -> Result<Done, Fault> {
-    let envelope = &heard.uplink.envelope;
-    cloud.put(&record).await?;
+) -> Result<Result<Record, Code>, Fault> {
+    let at = heard.uplink.envelope.at;
     let csr = issue::csr_pem(&heard.uplink.body.csr);
-    let created = match cloud.create(&csr, &issue::token(key)).await {
+    match cloud.create(&csr, &issue::token(key)).await {
         Err(CallError { why: Failure::Invalid(_), .. }) => {
-            let (record, note) = issue::unmade(record, settings, envelope.at, now);
+            let (record, note) = issue::unmade(record, settings, at, now);
             if let Some(note) = note {
                 cloud.keep(&note).await?;
             }
             cloud.put(&record).await?;
-            return refuse(cloud, settings, envelope, Code::CaRefused).await;
+            Ok(Err(Code::CaRefused))
         }
-        created => created?,
-    };
-    let Created { id, pem } = created;
-    let made = Made { id, key, pem, csr_at: envelope.at, at: now };
-    let record = issue::made(record, made);
-    cloud.put(&record).await?;
-    deliver(cloud, settings, heard, record, policies, now).await
-}
-
-async fn deliver<C: Cloud>(
-    cloud: &C,
-    settings: &Settings,
-    heard: &Heard<CsrRes>,
-    record: Record,
-    policies: &[String],
-    now: Timestamp,
-) -> Result<Done, Fault> {
-    match attach_and_send(cloud, settings, record, policies, now).await? {
-        Done::Refused(code) => refuse(cloud, settings, &heard.uplink.envelope, code).await,
-        done => Ok(done),
+        created => {
+            let Created { id, pem } = created?;
+            let record = issue::made(record, Made { id, key, pem, csr_at: at, at: now });
+            cloud.put(&record).await?;
+            Ok(Ok(record))
+        }
     }
 }
 
