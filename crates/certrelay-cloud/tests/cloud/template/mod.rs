@@ -167,7 +167,7 @@ fn logs_are_json_and_are_kept_for_a_time_that_is_said() {
 }
 
 #[test]
-fn each_queue_that_nobody_empties_and_each_function_has_an_alarm_that_reaches_people() {
+fn each_queue_that_nobody_empties_each_function_and_the_audits_have_an_alarm_that_reaches_people() {
     let stack = Stack::new();
     let mut watched = BTreeSet::new();
     for (name, alarm) in stack.all("AWS::CloudWatch::Alarm") {
@@ -191,7 +191,20 @@ fn each_queue_that_nobody_empties_and_each_function_has_an_alarm_that_reaches_pe
     for (name, _) in stack.all(FUNCTION) {
         wanted.extend([format!("Errors of {name}"), format!("Throttles of {name}")]);
     }
+    wanted.insert("NumberOfMessagesPublished of AuditTopic.TopicName".to_owned());
     assert_eq!(watched, wanted);
+}
+
+#[test]
+fn a_week_without_an_audit_reaches_people_though_there_is_nothing_to_count() {
+    let stack = Stack::new();
+    let alarm = stack.get("NoAuditAlarm");
+    assert_eq!(number(&alarm["Period"]) * number(&alarm["EvaluationPeriods"]), 7.0 * 86_400.0);
+    assert_eq!(alarm["ComparisonOperator"], "LessThanThreshold");
+    assert_eq!(
+        (&alarm["Threshold"], &alarm["TreatMissingData"]),
+        (&"1".into(), &"breaching".into())
+    );
 }
 
 #[test]
