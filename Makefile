@@ -49,8 +49,7 @@ bench: mosquitto
 lint: cfn-lint
 	$(CFN_LINT_HOME)/bin/cfn-lint crates/certrelay-cloud/template.yaml
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --no-default-features -- -D warnings
-	$(CARGO) clippy -p certrelay-cloud --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check; \
 	else echo "lint: SKIPPED cargo-deny: not installed (cargo install --locked cargo-deny)"; fi
 

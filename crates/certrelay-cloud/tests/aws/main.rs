@@ -4,6 +4,7 @@
 //! cloud in memory, which boto3 has compared with moto.
 
 mod fake;
+mod lambda;
 mod moto;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ use certrelay_cloud::{
     record::{Blob, Key, Old, Record},
     settings::Settings,
 };
+use lambda::Function;
 use moto::Moto;
 use serde_json::{Value, json};
 
@@ -66,6 +68,7 @@ async fn official() {
     certificates_are_deleted_only_when_nothing_hangs_on_them(&moto).await;
     a_rotation_goes_from_an_order_to_its_end(&moto).await;
     the_program_does_the_same_by_its_environment(&moto);
+    as_a_lambda_function_it_gives_back_what_failed_and_nothing_else(&moto).await;
     the_memory_does_what_moto_does_and_what_moto_has_wrong_as_boto3_sees_it(&moto);
     the_adapter_reads_what_moto_has_not(&moto).await;
 }
@@ -235,6 +238,38 @@ fn the_program_does_the_same_by_its_environment(moto: &Moto) {
     assert!(said.contains(r#"Did("swept")"#), "{said}");
     let said = moto.run("request", r#"{"certificateId":"?"}"#);
     assert!(said.contains("the message can't be read"), "{said}");
+}
+
+async fn as_a_lambda_function_it_gives_back_what_failed_and_nothing_else(moto: &Moto) {
+    let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
+    let order = Order { certificate_id: moto.id("press-1"), hold_until: None };
+    let order = serde_json::to_string(&order).expect("an order");
+    let function = Function::start(moto, "request");
+    let messages = [("good", order.as_str()), ("bad", "?"), ("also good", order.as_str())];
+    assert_eq!(function.receive(&messages, minute), ["bad"]);
+    // There is no time for any: all go back before they are begun.
+    assert_eq!(function.receive(&messages, second), ["good", "bad", "also good"]);
+    assert_eq!(function.receive(&messages[..1], minute), [""; 0]);
+
+    let function = Function::start(moto, "audit");
+    let found = json!([{ "checkName": "DEVICE_CERTIFICATE_AGE_CHECK" }]);
+    let audit = json!({ "taskId": "task-7", "taskStatus": "COMPLETED", "auditDetails": found });
+    let sns = json!({
+        "SignatureVersion": "1", "Timestamp": "2026-01-02T12:45:07.000Z", "Signature": "",
+        "SigningCertUrl": "", "MessageId": "id", "Message": audit.to_string(),
+        "MessageAttributes": {}, "Type": "Notification", "UnsubscribeUrl": "",
+        "TopicArn": "arn:aws:sns:eu-west-1:123456789012:audits", "Subject": null
+    });
+    let event = json!({ "Records": [{
+        "EventVersion": "1.0", "EventSource": "aws:sns", "EventSubscriptionArn": "", "Sns": sns
+    }] });
+    assert_eq!(function.invoke(&event, minute)["batchItemFailures"], json!([]));
+    let job = moto.receive("audit").await.expect("a job");
+    assert!(job.contains("task-7") && job.contains("DEVICE_CERTIFICATE_AGE_CHECK"), "{job}");
+
+    let function = Function::start(moto, "sweep");
+    let hourly = json!({ "source": "aws.events", "detail-type": "Scheduled Event", "detail": {} });
+    assert_eq!(function.invoke(&hourly, minute)["batchItemFailures"], json!([]));
 }
 
 /// A cloud in memory with 600 findings and seven devices of a core.

@@ -23,6 +23,15 @@ use certrelay_cloud::{
 };
 use serde::Deserialize;
 
+/// Starts moto's server with one thread. With its usual many, of two conditional writes of DynamoDB at
+/// once both may succeed: between the check and the write it holds no lock.
+const SERVER: &str = "
+import sys, moto.server as server
+run = server.run_simple
+server.run_simple = lambda *args, **named: run(*args, **{**named, 'threaded': False})
+server.main(['-H', '127.0.0.1', '-p', sys.argv[1]])
+";
+
 /// How long it may take to start: Python has much to import.
 const START: Duration = Duration::from_secs(60);
 
@@ -49,7 +58,7 @@ impl Moto {
             TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its").port();
         let url = format!("http://127.0.0.1:{port}");
         let server = Command::new(&python)
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+            .args(["-c", SERVER, &port.to_string()])
             .env("MOTO_RECORDER_FILEPATH", recording())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -157,8 +166,8 @@ impl Moto {
         topics.collect()
     }
 
-    /// Runs the program for one message; what it says.
-    pub fn run(&self, function: &str, message: &str) -> String {
+    /// What the template would set for the program.
+    pub fn environment(&self) -> impl Iterator<Item = (&'static str, String)> {
         const VARIABLES: [&str; 15] = [
             "AWS_REGION",
             "AWS_ACCESS_KEY_ID",
@@ -176,10 +185,14 @@ impl Moto {
             "CERTRELAY_TPS",
             "CERTRELAY_PARTITION",
         ];
-        let set = VARIABLES.iter().filter_map(|name| Some((name, self.variable(name)?)));
+        VARIABLES.iter().filter_map(|name| Some((*name, self.variable(name)?)))
+    }
+
+    /// Runs the program for one message; what it says.
+    pub fn run(&self, function: &str, message: &str) -> String {
         let mut program = Command::new(env!("CARGO_BIN_EXE_certrelay-cloud"))
             .args(["run", function])
-            .envs(set)
+            .envs(self.environment())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
