@@ -67,7 +67,7 @@ fn verdict(
 }
 
 fn about(record: &Record, kind: Kind, mut body: Value, settings: &Settings) -> Option<Message> {
-    body["rotationId"] = json!(record.rotation.as_str());
+    body["rotationId"] = json!(record.rotation().as_str());
     body["core"] = json!(record.core);
     body["mid"] = json!(mid(record, kind));
     message(core_of(record), record.thing(), kind, body, settings)
@@ -94,7 +94,7 @@ fn mid(record: &Record, kind: Kind) -> Mid {
     let text = format!(
         "{} {} {} {}",
         record.thing(),
-        record.rotation.as_str(),
+        record.rotation().as_str(),
         record.version,
         kind.as_str()
     );

@@ -99,7 +99,7 @@ fn judged(
 
 fn check_rotation(record: &Record, uplink: &Uplink<Ack>) -> Result<(), Code> {
     match &uplink.envelope.header.rotation {
-        Some(id) if *id != record.rotation => Err(Code::OtherRotation),
+        Some(id) if !record.answers_to(id) => Err(Code::OtherRotation),
         _ => Ok(()),
     }
 }

@@ -230,7 +230,7 @@ pub fn withdrawn(record: Record, now: Timestamp) -> Record {
     };
     let code = record.last_failure.as_ref().map(|trouble| trouble.code.clone());
     match then {
-        Then::Ask => record.into_state(Requested { asks: 0, due: now }),
+        Then::Ask => record.anew().into_state(Requested { asks: 0, due: now }),
         Then::End => {
             let code = code.unwrap_or_default();
             record.into_state(State::Withdrawn(Ended { code, at: now }))

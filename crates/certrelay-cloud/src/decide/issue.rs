@@ -54,7 +54,7 @@ pub fn judge(
     let Some(record) = record.filter(|record| !record.is_over()) else {
         return Step::Refuse(Code::NoRotation);
     };
-    if uplink.envelope.header.rotation.as_ref().is_some_and(|id| *id != record.rotation) {
+    if uplink.envelope.header.rotation.as_ref().is_some_and(|id| !record.answers_to(id)) {
         return Step::Refuse(Code::OtherRotation);
     }
     match accept(record, uplink, route, settings) {

@@ -78,7 +78,8 @@ pub fn judge(
     let Some(record) = record.filter(|record| !record.is_over()) else {
         return Verdict::Refuse(Code::NoRotation);
     };
-    if uplink.envelope.header.rotation.as_ref().is_some_and(|id| *id != record.rotation) {
+    let names = uplink.envelope.header.rotation.as_ref();
+    if names.is_some_and(|id| !record.answers_to(id)) {
         return Verdict::Refuse(Code::OtherRotation);
     }
     if record.is_leased(now) {
@@ -87,7 +88,9 @@ pub fn judge(
     let remedy = remedy(uplink.body.code.as_deref());
     let named = uplink.body.certificate;
     let is_ours = |id| record.state.made().is_some_and(|made| made.id == id);
-    if remedy == Remedy::None || named.is_some_and(|id| !is_ours(id)) {
+    // How an earlier attempt ended is known: that is why there is another.
+    let is_past = names.is_some_and(|id| *id != record.rotation());
+    if remedy == Remedy::None || is_past || named.is_some_and(|id| !is_ours(id)) {
         return Verdict::Do(Step { record: None, note: None });
     }
     let trouble = trouble(uplink);
@@ -125,7 +128,7 @@ fn act(
             record.supersede(has_failed).into_state(State::Abandoned(ended))
         }
         State::Issued(_) => ask_later(record.supersede(has_failed), now),
-        State::Requested(state) => record.into_state(state),
+        State::Requested(state) => record.anew().into_state(state),
         // What it replaces is ACTIVE still; that it stays so needs no call.
         State::Acked(_) => ask_later(record.supersede(true), now),
         State::Deactivating(state) => reverse(record, state.made, state.given_up, now),
@@ -140,9 +143,9 @@ pub fn reverse(record: Record, made: Made, given_up: Vec<GivenUp>, now: Timestam
     record.into_state(Reversing { made, given_up, lease: now + LEASE })
 }
 
-/// The record of a device that is to be asked again, but not at once: it has trouble.
+/// The record of a device that is to make a new attempt, but not at once: it has trouble.
 pub fn ask_later(record: Record, now: Timestamp) -> Record {
-    record.into_state(Requested { asks: 1, due: now + pause(1) })
+    record.anew().into_state(Requested { asks: 1, due: now + pause(1) })
 }
 
 fn trouble(uplink: &Uplink<CrtErr>) -> Trouble {

@@ -54,8 +54,9 @@ pub struct Record {
     pub key: Key,
     /// How often it was written.
     pub version: u64,
-    /// What devices and gateways know the rotation by.
-    pub rotation: RotationId,
+    /// How often it was begun anew, after the device had trouble. To gateways and devices each attempt is
+    /// a rotation of its own: one that has ended is not gone on with.
+    pub attempt: u32,
     /// The core that speaks for the thing, once it is known. The thing itself, if it does.
     pub core: Option<ThingName>,
     /// The certificate that is to be replaced.
@@ -130,7 +131,7 @@ impl Record {
     ) -> Self {
         let seq = before.map_or(1, |before| before.key.seq.saturating_add(1));
         Self {
-            rotation: rotation_id(seq, fresh),
+            attempt: 1,
             core: before.and_then(|before| before.core.clone()),
             nonce: Nonce(fresh),
             hold_until: None,
@@ -153,6 +154,33 @@ impl Record {
     pub fn into_state(mut self, state: impl Into<State>) -> Self {
         self.state = state.into();
         self.version += 1;
+        self
+    }
+
+    /// What devices and gateways know the attempt under way by. No other of the thing's has ever had
+    /// this name, whatever was forgotten.
+    pub fn rotation(&self) -> RotationId {
+        let name = match self.attempt {
+            0 | 1 => self.name(),
+            more => format!("{}-{more}", self.name()),
+        };
+        name.parse().expect("digits, dashes and hex digits are a rotation id")
+    }
+
+    /// Whether a message with this name is about this record, by any of its attempts.
+    pub fn answers_to(&self, rotation: &RotationId) -> bool {
+        let rest = rotation.as_str().strip_prefix(&self.name());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+
+    fn name(&self) -> String {
+        format!("{}-{}", self.key.seq, HEXLOWER.encode(&self.nonce.0[..8]))
+    }
+
+    /// The record, whose device is to make a new attempt.
+    #[must_use]
+    pub fn anew(mut self) -> Self {
+        self.attempt = self.attempt.saturating_add(1);
         self
     }
 
@@ -263,12 +291,6 @@ fn newest<T>(mut list: Vec<T>, most: usize) -> Vec<T> {
     list
 }
 
-/// A name for the rotation that no other of the thing ever has, whatever was forgotten.
-fn rotation_id(seq: u32, fresh: [u8; 16]) -> RotationId {
-    let id = format!("{seq}-{}", HEXLOWER.encode(&fresh[..8]));
-    id.parse().expect("digits, a dash and hex digits are a rotation id")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,7 +333,7 @@ mod tests {
         assert_eq!(next.spent, [KeyDigest([1; 32])]);
         let other = begun(Some(&first), 3);
         assert_eq!(other.leftover, [CertificateId([1; 32])]);
-        assert_ne!(next.rotation, first.rotation);
+        assert_ne!(next.rotation(), first.rotation());
     }
 
     #[test]
@@ -336,10 +358,21 @@ mod tests {
     fn a_rotation_has_another_name_than_one_that_nobody_remembers() {
         let begin = |fresh| {
             let thing = "press-1".parse().expect("a name");
-            Record::begin(thing, old(1), None, [fresh; 16], Timestamp(5)).rotation
+            Record::begin(thing, old(1), None, [fresh; 16], Timestamp(5))
         };
-        assert_ne!(begin(1), begin(2));
-        assert_eq!(begin(1).as_str(), "1-0101010101010101");
+        assert_ne!(begin(1).rotation(), begin(2).rotation());
+        assert_eq!(begin(1).rotation().as_str(), "1-0101010101010101");
+    }
+
+    #[test]
+    fn each_attempt_has_a_name_of_its_own_and_the_record_answers_to_all_of_them() {
+        let first = begun(None, 1);
+        let second = first.clone().anew();
+        assert_eq!(second.rotation().as_str(), "1-0101010101010101-2");
+        assert!(second.answers_to(&first.rotation()) && second.answers_to(&second.rotation()));
+        for other in ["1-01010101010101010", "11-0101010101010101", "1-0202020202020202", "1"] {
+            assert!(!second.answers_to(&other.parse().expect("a name")), "{other}");
+        }
     }
 
     #[test]

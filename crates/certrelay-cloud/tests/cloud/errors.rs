@@ -29,8 +29,10 @@ fn issued() -> Plant {
 /// The device goes back to its first certificate and says why.
 fn trouble(plant: &mut Plant, payload: serde_json::Value) {
     (plant.in_use, plant.acked) = (plant.first, None);
+    let is_over = plant.is_over();
     let trouble = plant.uplink(Kind::CrtErr, payload);
-    assert_eq!(plant.done(&trouble), Done::Did("reported"));
+    let expected = if is_over { Done::Refused(Code::NoRotation) } else { Done::Did("reported") };
+    assert_eq!(plant.done(&trouble), expected);
 }
 
 #[test]
@@ -43,6 +45,27 @@ fn a_device_that_has_trouble_is_asked_again_and_not_at_once() {
     plant.finish();
     plant.check_end();
     assert_eq!(plant.received.len(), 2);
+}
+
+#[test]
+fn a_device_that_has_trouble_is_asked_by_another_name_since_its_attempt_is_over() {
+    let mut plant = issued();
+    let first = plant.record().rotation();
+    trouble(&mut plant, json!({ "error": "no" }));
+    let due = plant.next().expect("it is asked again");
+    plant.done(&due);
+    let second = plant.record().rotation();
+    assert_ne!(first, second);
+    // So it makes another, and what comes late of the first is known to be the first's.
+    assert!(matches!(plant.pending.front(), Some(Act::Uplink(Kind::CsrRes, _))));
+    let late = json!({ "error": "no", "rotationId": first.as_str() });
+    trouble(&mut plant, late);
+    assert_eq!((plant.record().failures, plant.record().rotation()), (1, second.clone()));
+    // Asked once more for want of an answer, it is the same attempt.
+    plant.pending.clear();
+    let due = plant.next().expect("it is asked again");
+    plant.done(&due);
+    assert_eq!(plant.record().rotation(), second);
 }
 
 #[test]
@@ -130,8 +153,14 @@ fn an_error_about_another_certificate_or_rotation_changes_nothing() {
 fn after_three_errors_or_one_that_needs_a_person_the_support_team_is_told_once() {
     let mut plant = issued();
     for n in 1..=3 {
-        trouble(&mut plant, json!({ "error": format!("attempt {n}") }));
-        plant.pass(HOUR);
+        let error = json!({ "error": format!("attempt {n}") });
+        trouble(&mut plant, error.clone());
+        // What its gateway says twice of one attempt is one error.
+        trouble(&mut plant, error);
+        if let (1..3, Some(due)) = (n, plant.next()) {
+            assert_eq!(plant.done(&due), Done::Did("asked again"));
+            plant.pending.clear();
+        }
     }
     assert_eq!(plant.state(), "abandoned");
     let (first, _) = swept(&plant);

@@ -12,7 +12,10 @@ use certrelay::{
     keys::{KeyKind, PrivateKey},
     proof,
     schedule::Timestamp,
-    wire::{CertificateId, CertificateMessage, CsrReq, KeyDigest, Kind, Nonce, ThingName, Topics},
+    wire::{
+        CertificateId, CertificateMessage, CsrReq, KeyDigest, Kind, Nonce, RotationId, ThingName,
+        Topics,
+    },
     x509,
 };
 use certrelay_cloud::{
@@ -85,6 +88,10 @@ pub struct Plant {
     /// The key that it waits with for a certificate.
     pub waiting: Option<KeyDigest>,
     nonce: Option<Nonce>,
+    /// The rotation that it was asked for last, and those that ended with an error: as a gateway it
+    /// says no more of one than that it has ended.
+    rotation: Option<RotationId>,
+    ended: BTreeSet<String>,
     /// When it first said that it uses another certificate than the first.
     pub acked: Option<Timestamp>,
     /// What waits to be handed to a function.
@@ -126,6 +133,8 @@ impl Plant {
             keys: BTreeMap::from([(key.digest(), key)]),
             waiting: None,
             nonce: None,
+            rotation: None,
+            ended: BTreeSet::new(),
             acked: None,
             pending: VecDeque::new(),
             received: Vec::new(),
@@ -253,7 +262,11 @@ impl Plant {
     fn hear(&mut self, kind: Kind, payload: &[u8]) {
         match kind {
             Kind::CsrReq => {
-                self.nonce = CsrReq::parse(payload).expect("readable").nonce;
+                let request = CsrReq::parse(payload).expect("readable");
+                (self.nonce, self.rotation) = (request.nonce, request.header.rotation);
+                if self.rotation.as_ref().is_some_and(|id| self.ended.contains(id.as_str())) {
+                    return;
+                }
                 let csr = self.csr();
                 self.pending.push_back(csr);
             }
@@ -305,7 +318,7 @@ impl Plant {
     }
 
     /// The ack of a certificate.
-    pub fn ack(&self, id: CertificateId, key: KeyDigest) -> Act {
+    pub fn ack(&mut self, id: CertificateId, key: KeyDigest) -> Act {
         let mut payload = json!({});
         match self.way {
             Way::Direct | Way::Relayed(Proof::Direct) => {}
@@ -328,7 +341,13 @@ impl Plant {
     }
 
     /// A message of the device's, as the rule hands it over.
-    pub fn uplink(&self, kind: Kind, payload: Value) -> Act {
+    pub fn uplink(&mut self, kind: Kind, mut payload: Value) -> Act {
+        if let (Some(rotation), None) = (&self.rotation, payload.get("rotationId")) {
+            payload["rotationId"] = json!(rotation.as_str());
+        }
+        if kind == Kind::CrtErr {
+            self.ended.extend(payload["rotationId"].as_str().map(str::to_owned));
+        }
         match self.way {
             Way::Direct => self.uplink_by(kind, payload, self.thing.as_str(), self.in_use),
             Way::Relayed(_) => {

@@ -135,7 +135,7 @@ fn trouble_at_the_same_time_as_the_old_certificate_is_given_up_never_strands_the
 fn trouble_and_ack_at_once_leave_the_old_certificate_in_use_until_another_is_acked() {
     every_order(
         || {
-            let (plant, act) = before(NAMED, is_uplink(Kind::CrtAck));
+            let (mut plant, act) = before(NAMED, is_uplink(Kind::CrtAck));
             let trouble = plant.uplink(Kind::CrtErr, json!({ "error": "trouble" }));
             (plant, [act, trouble])
         },
