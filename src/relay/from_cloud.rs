@@ -49,6 +49,11 @@ impl Child {
             Stage::AwaitCsr(_) => self.step(scene, Side::Cloud, Reason::Repeated),
             Stage::AwaitCert(_) => self.csr_due(scene),
             Stage::AwaitAck(_) => self.copy_due(scene),
+            // The cloud knows how that ended, for it was its own word: it wants another CSR.
+            Stage::Done(done) if named && is_refused_by_cloud(&done.outcome) => {
+                self.await_csr(scene, stage, scene.now.tick);
+                self.step(scene, Side::Cloud, Reason::Requested);
+            }
             Stage::Done(_) if named => self.say_again(scene),
             Stage::Done(_) => self.on_anonymous_request(scene, request.nonce, stage),
         }
@@ -352,6 +357,10 @@ impl Child {
         }
         self.step(scene, Side::Cloud, Reason::Repeated);
     }
+}
+
+fn is_refused_by_cloud(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed { reason: Reason::CloudRefused, .. })
 }
 
 /// Whether a `result` is about the message with this id, or about this rotation.

@@ -265,6 +265,22 @@ fn a_final_refusal_in_answer_ends_the_rotation_of_a_held_certificate() {
 }
 
 #[test]
+fn a_child_whose_csr_the_cloud_has_refused_is_asked_again_when_the_cloud_asks_again() {
+    let mut b = Bench::up();
+    b.reach_await_cert(PUMP, "r1", 1);
+    b.advance(secs(10));
+    let mid = b.last(Side::Cloud, Kind::CsrRes).mid().to_string();
+    b.verdict(PUMP, json!({ "for": "csr_res", "ok": false, "final": true, "mid": mid }));
+    b.expect(PUMP, "done");
+    b.forget();
+    b.request(PUMP, "r1");
+    b.advance(secs(5));
+    b.expect(PUMP, "await-csr");
+    assert_eq!(b.sent(Side::Local, Kind::CsrReq).len(), 1);
+    assert!(b.sent(Side::Cloud, Kind::CrtErr).is_empty(), "the cloud knows what it has said");
+}
+
+#[test]
 fn a_certificate_that_the_cloud_says_nothing_of_goes_out_when_it_was_asked_often_enough() {
     let mut b = Bench::up();
     b.reach_await_ack(PUMP, "r1", 1);
