@@ -88,8 +88,11 @@ pub fn judge(
     let remedy = remedy(uplink.body.code.as_deref());
     let named = uplink.body.certificate;
     let is_ours = |id| record.state.made().is_some_and(|made| made.id == id);
-    // How an earlier attempt ended is known: that is why there is another.
-    let is_past = names.is_some_and(|id| *id != record.rotation());
+    // How an earlier attempt ended is known: that is why there is another. But a certificate may be
+    // offered in two, and once one is in use, any doubt keeps what it replaces.
+    let is_past = names.is_some_and(|id| *id != record.rotation())
+        && !named.is_some_and(is_ours)
+        && matches!(record.state, State::Requested(_) | State::Issuing(_) | State::Issued(_));
     if remedy == Remedy::None || is_past || named.is_some_and(|id| !is_ours(id)) {
         return Verdict::Do(Step { record: None, note: None });
     }

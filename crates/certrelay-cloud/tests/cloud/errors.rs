@@ -69,6 +69,30 @@ fn a_device_that_has_trouble_is_asked_by_another_name_since_its_attempt_is_over(
 }
 
 #[test]
+fn trouble_with_a_certificate_in_use_is_heard_by_whichever_attempts_name_it_comes() {
+    for (is_acked, names) in [(false, true), (true, true), (true, false)] {
+        // It is offered in two attempts: the first one's never reached the device.
+        let mut plant = issued();
+        let first = plant.record().rotation();
+        let (id, key) = (plant.in_use, plant.record().state.made().expect("made").key);
+        trouble(&mut plant, json!({ "error": "", "code": "undelivered", "certificateId": id }));
+        plant.waiting = Some(key);
+        while plant.state() != if is_acked { "acked" } else { "issued" } {
+            let act = plant.next().expect("it is offered again");
+            plant.done(&act);
+        }
+        assert_ne!(plant.record().rotation(), first);
+        plant.pending.clear();
+        let mut error = json!({ "error": "no", "rotationId": first.as_str() });
+        if names {
+            error["certificateId"] = json!(id);
+        }
+        trouble(&mut plant, error);
+        assert_eq!((plant.state(), plant.record().failures), ("requested", 2));
+    }
+}
+
+#[test]
 fn a_certificate_that_surely_nobody_uses_is_withdrawn_and_another_made() {
     let mut plant = issued();
     let refused = plant.received[0];
