@@ -27,6 +27,7 @@
 //! | [`relay::Effect::Ack`] | none: an ack that is lost brings the message again |
 //! | [`relay::Effect::Core`] | none but [`relay::Event::BodyLost`]; what the core says comes as [`relay::Event::Own`] |
 //! | [`relay::Effect::Reconnect`] | none: the link reports that it is down, and up |
+//! | [`relay::Effect::Renew`] | none: nothing waits for it, and it comes again |
 //! | [`relay::Effect::Note`] | none |
 //! | [`identity::Effect::Do`] | exactly one [`identity::Event::Done`], or the end of the process |
 //! | [`identity::Effect::Say`] | none: the relay keeps it, and asks again for what was lost |

@@ -276,6 +276,53 @@ async fn lite_is_heard_without_a_gap_while_it_is_subscribed_to_anew() {
 }
 
 #[tokio::test]
+async fn a_subscription_that_was_lost_alone_is_there_again_after_a_renewal_and_the_link_stays_up() {
+    for mode in MODES {
+        let mut bench = Bench::up(mode).await;
+        let is_subscribed = |bench: &Bench| {
+            let filters = bench.hub.subscriptions("core");
+            filters.contains(&"down/+".to_owned())
+        };
+        assert!(is_subscribed(&bench));
+        bench.nucleus.lose_subscription("down/+");
+        support::eventually(DEADLINE, "it is lost", || !is_subscribed(&bench));
+        bench.hub.publish("down/a", "lost");
+        bench.publish(1, "probe", b"heard", Qos::AtLeastOnce).await;
+        assert_eq!(message(&mut bench.link).await.payload, b"heard", "all else goes on");
+
+        command(&bench.link, LinkCommand::Renew).await;
+        support::eventually_async(DEADLINE, "it is there again", async || is_subscribed(&bench))
+            .await;
+        bench.hub.publish("down/a", "found");
+        assert_eq!(message(&mut bench.link).await.payload, b"found");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_missed_while_subscriptions_are_renewed() {
+    for mode in MODES {
+        let mut bench = Bench::up(mode).await;
+        let asked = bench.nucleus.calls()["SubscribeToIoTCore"];
+        for round in 0..50_u8 {
+            command(&bench.link, LinkCommand::Renew).await;
+            for number in 0..50_u8 {
+                bench.hub.publish("down/a", vec![round, number]);
+                tokio::task::yield_now().await;
+            }
+            let mut seen = std::collections::BTreeSet::new();
+            while seen.len() < 50 {
+                let Message { payload, .. } = message(&mut bench.link).await;
+                if payload[0] == round {
+                    seen.insert(payload);
+                }
+            }
+        }
+        assert!(bench.nucleus.calls()["SubscribeToIoTCore"] > asked);
+        assert!(bench.nucleus.violations().is_empty(), "{:?}", bench.nucleus.violations());
+    }
+}
+
+#[tokio::test]
 async fn a_nucleus_that_comes_back_is_subscribed_to_again() {
     for mode in MODES {
         let mut bench = Bench::up(mode).await;

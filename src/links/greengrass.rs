@@ -10,12 +10,16 @@
 //!   while another subscription covers a filter it sends no SUBSCRIBE, and one sent before the
 //!   UNSUBACK of the last is lost; so the streams are closed, and opened after a rest. (After a lost
 //!   connection the client rests by itself.)
+//! - A renewal ([`LinkCommand::Renew`]) opens the streams once more beside those that serve, and
+//!   takes their place when all are granted. The link stays up, and misses nothing. It costs the
+//!   classic nucleus no SUBSCRIBE but for filters that it has lost.
 //! - It never ends by itself, whatever the nucleus does.
 //!
 //! Messages need no acknowledgement here, so what finds no room is shed and counted.
 
 #![expect(clippy::disallowed_methods, reason = "a driver waits and runs as a task of its own")]
 
+mod stage;
 mod window;
 
 use std::{collections::VecDeque, time::Duration};
@@ -29,7 +33,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::window::Window;
+use self::{stage::Stage, window::Window};
 use super::{
     ConnectionId, Link, LinkCommand, LinkEvent, Message, Publish, Qos, SendError,
     outlet::{Commands, Outlet},
@@ -103,18 +107,6 @@ struct Driver<'a> {
     unconfirmed: usize,
     calls: JoinSet<(Attempt, Result<(), CallError>)>,
     retries: VecDeque<(Instant, Attempt)>,
-}
-
-/// What the link waits for.
-enum Stage {
-    /// For the first connection to the nucleus.
-    Away,
-    /// Until streams may be opened again.
-    Rests { until: Instant },
-    /// For the subscriptions to be granted. The old ones are heard until then.
-    Subscribes { fresh: Streams<IoTCoreMessage>, old: Option<Streams<IoTCoreMessage>> },
-    /// For nothing: it is up.
-    Serves { streams: Streams<IoTCoreMessage> },
 }
 
 /// A publish, and how often it was tried.
@@ -205,7 +197,7 @@ impl<'a> Driver<'a> {
     /// The link is not up any more. The client subscribes again by itself.
     fn lose(&mut self, why: String) {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Away) {
-            Stage::Serves { streams } => Stage::Subscribes { fresh: streams, old: None },
+            Stage::Serves { streams, .. } => Stage::Subscribes { fresh: streams, old: None },
             other => other,
         };
         self.go_down(why);
@@ -221,6 +213,7 @@ impl<'a> Driver<'a> {
         match command {
             LinkCommand::Ack(_) => {}
             LinkCommand::Reconnect => self.subscribe_anew(),
+            LinkCommand::Renew => self.renew(),
             LinkCommand::Unconfirmed(most) => {
                 self.unconfirmed = most;
                 if let Some((_, nucleus)) = self.connected {
@@ -235,16 +228,27 @@ impl<'a> Driver<'a> {
     fn subscribe_anew(&mut self) {
         let Some((_, nucleus)) = self.connected else { return };
         self.stage = match (std::mem::replace(&mut self.stage, Stage::Away), nucleus) {
-            (Stage::Serves { streams }, Nucleus::Lite) => {
+            (Stage::Serves { streams, .. }, Nucleus::Lite) => {
                 Stage::Subscribes { fresh: self.subscribe(), old: Some(streams) }
             }
-            (Stage::Serves { streams }, Nucleus::Classic) => {
-                drop(streams);
+            (Stage::Serves { streams, next }, Nucleus::Classic) => {
+                drop((streams, next));
                 Stage::Rests { until: Instant::now() + REST }
             }
             (other, _) => return self.stage = other,
         };
         self.go_down("it takes messages and delivers none: subscribing anew".to_owned());
+    }
+
+    /// Subscriptions that a renewal still waits for are asked for by the client.
+    fn renew(&mut self) {
+        if !matches!(self.stage, Stage::Serves { next: None, .. }) {
+            return;
+        }
+        let fresh = self.subscribe();
+        if let Stage::Serves { next, .. } = &mut self.stage {
+            *next = Some(fresh);
+        }
     }
 
     fn on_publish(&mut self, publish: Publish) {
@@ -356,17 +360,23 @@ impl<'a> Driver<'a> {
     /// A subscription was granted, refused or ended.
     fn on_standing(&mut self) {
         let verdict = match &self.stage {
-            Stage::Serves { streams } | Stage::Subscribes { fresh: streams, .. } => {
+            Stage::Serves { streams, .. } | Stage::Subscribes { fresh: streams, .. } => {
                 streams.verdict()
             }
             Stage::Away | Stage::Rests { .. } => return,
         };
         match (std::mem::replace(&mut self.stage, Stage::Away), verdict) {
             (Stage::Subscribes { fresh, old }, Verdict::Granted) => {
-                // What came before the new ones were granted came only by the old.
-                let unread = old.into_iter().flat_map(|mut old| old.unread());
-                unread.for_each(|message| self.on_message(message));
+                self.read_out(old);
                 self.serve(fresh);
+            }
+            (Stage::Serves { streams, next: Some(mut next) }, Verdict::Granted)
+                if next.verdict() == Verdict::Granted =>
+            {
+                self.read_out(Some(streams));
+                // It was said when the link came up.
+                next.give_up_refused();
+                self.stage = Stage::Serves { streams: next, next: None };
             }
             (other, Verdict::Granted) => self.stage = other,
             (serves @ Stage::Serves { .. }, Verdict::Waiting) => {
@@ -381,11 +391,17 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// What came before the new ones were granted came only by the old.
+    fn read_out(&mut self, old: Option<Streams<IoTCoreMessage>>) {
+        let unread = old.into_iter().flat_map(|mut old| old.unread());
+        unread.for_each(|message| self.on_message(message));
+    }
+
     fn serve(&mut self, mut streams: Streams<IoTCoreMessage>) {
         for why in streams.give_up_refused() {
             tracing::warn!(why, "done without: it is not known what arrives");
         }
-        self.stage = Stage::Serves { streams };
+        self.stage = Stage::Serves { streams, next: None };
         if let Some((_, nucleus)) = self.connected {
             self.window = Window::new(nucleus, self.unconfirmed);
         }
@@ -429,38 +445,6 @@ impl<'a> Driver<'a> {
         self.retries = later;
         let due: VecDeque<(Instant, Attempt)> = due;
         due.into_iter().rev().for_each(|(_, attempt)| self.waiting.push_front(attempt));
-    }
-}
-
-impl Stage {
-    /// What a stream says next; nothing, while there is none. Cancel-safe.
-    async fn next(&mut self) -> News<IoTCoreMessage> {
-        match self {
-            Self::Away | Self::Rests { .. } => std::future::pending().await,
-            Self::Serves { streams } | Self::Subscribes { fresh: streams, old: None } => {
-                streams.next().await
-            }
-            Self::Subscribes { fresh, old: Some(old) } => loop {
-                return tokio::select! {
-                    news = fresh.next() => news,
-                    news = old.next() => match news {
-                        News::Message(_) => news,
-                        // How the old ones stand is of no matter any more.
-                        News::Granted | News::Standing => continue,
-                    },
-                };
-            },
-        }
-    }
-
-    fn take_shed(&mut self) -> u64 {
-        match self {
-            Self::Away | Self::Rests { .. } => 0,
-            Self::Serves { streams } => streams.take_shed(),
-            Self::Subscribes { fresh, old } => {
-                fresh.take_shed() + old.as_mut().map_or(0, Streams::take_shed)
-            }
-        }
     }
 }
 

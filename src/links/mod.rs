@@ -78,6 +78,9 @@ pub enum LinkCommand {
     /// Drop the connection and make a new one, so that the broker delivers again; over a nucleus,
     /// which delivers nothing again: subscribe anew.
     Reconnect,
+    /// Subscribe once more to everything, and only then close the subscriptions that there were: a
+    /// nucleus may have lost one. A broker does not; nothing happens there.
+    Renew,
 }
 
 /// Why a message was not sent.

@@ -325,7 +325,10 @@ impl Driver<'_> {
                         outlet.report(LinkEvent::Sent { mid: publish.mid, outcome });
                     }
                     Some(
-                        LinkCommand::Ack(_) | LinkCommand::Reconnect | LinkCommand::Unconfirmed(_),
+                        LinkCommand::Ack(_)
+                        | LinkCommand::Reconnect
+                        | LinkCommand::Renew
+                        | LinkCommand::Unconfirmed(_),
                     ) => {}
                 },
             }

@@ -145,7 +145,8 @@ impl<'a> Driver<'a> {
 
     fn on_command(&mut self, command: LinkCommand) {
         match (command, &self.stage) {
-            (LinkCommand::Ack(_) | LinkCommand::Unconfirmed(_), _) => {}
+            // Local subscriptions are in the memory of the nucleus alone.
+            (LinkCommand::Ack(_) | LinkCommand::Unconfirmed(_) | LinkCommand::Renew, _) => {}
             (LinkCommand::Reconnect, Stage::Away) => {}
             (
                 LinkCommand::Reconnect,

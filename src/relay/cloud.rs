@@ -2,7 +2,9 @@
 //!
 //! A publish that succeeds proves nothing: a nucleus says yes to what is only in its memory. The
 //! link is up when something came through it lately: a downlink, or a message of our own. A link that
-//! takes probes and returns none may have lost its subscriptions: it is told to connect anew.
+//! takes probes and returns none may have lost its subscriptions: it is told to connect anew. That
+//! the probes return says nothing of the other subscriptions, which a nucleus may have lost alone:
+//! they are renewed from time to time, whatever comes through.
 
 use std::{collections::HashMap, num::NonZeroU32, time::Duration};
 
@@ -31,6 +33,13 @@ const DEAF: u32 = 2;
 /// the loopback is forbidden no cure helps.
 const CURES: Backoff =
     Backoff { first: Duration::from_secs(800), longest: Duration::from_secs(6 * 3600) };
+
+/// When the subscriptions of a new connection are renewed: the classic nucleus loses those that were
+/// asked for before an earlier process's UNSUBACK, which has come by then unless the link is bad.
+const FIRST_RENEWAL: Duration = Duration::from_secs(10);
+
+/// How often they are renewed after that.
+const RENEWAL: Duration = Duration::from_secs(3600);
 
 /// The first pause between probes of a link of which nothing is known.
 const FIRST_PROBE: Duration = Duration::from_secs(5);
@@ -79,6 +88,8 @@ pub(super) struct Cloud {
     cures: u32,
     /// It is not told so again before then.
     next_cure: Option<Tick>,
+    /// When the subscriptions are renewed next; `None`: there are none.
+    next_renewal: Option<Tick>,
     rate: Rate,
     /// How many signatures are being checked.
     pub checking: usize,
@@ -106,6 +117,7 @@ impl Cloud {
             lost: 0,
             cures: 0,
             next_cure: None,
+            next_renewal: None,
             rate: Rate::default(),
             checking: 0,
             out: HashMap::new(),
@@ -116,6 +128,7 @@ impl Cloud {
     /// The driver is connected.
     pub fn on_connected(&mut self, now: Tick) {
         self.connected = true;
+        self.next_renewal = Some(now + FIRST_RENEWAL);
         self.doubt(now);
     }
 
@@ -123,7 +136,7 @@ impl Cloud {
     pub fn on_disconnected(&mut self) {
         self.connected = false;
         self.state = CloudState::Down;
-        (self.probe, self.next_probe) = (None, None);
+        (self.probe, self.next_probe, self.next_renewal) = (None, None, None);
     }
 
     /// The link refused a message as being offline.
@@ -156,8 +169,25 @@ impl Cloud {
         self.next_probe = Some(now);
     }
 
-    /// Sends a probe if it is time, doubts a link that does not return one, and has a deaf one cured.
+    /// Does what it is time for.
     pub fn on_time(
+        &mut self,
+        now: Tick,
+        settings: &Settings,
+        rng: &mut fastrand::Rng,
+    ) -> impl Iterator<Item = Effect> + use<> {
+        let renewal = self.renew(now);
+        renewal.into_iter().chain(self.examine(now, settings, rng))
+    }
+
+    fn renew(&mut self, now: Tick) -> Option<Effect> {
+        self.next_renewal.take_if(|due| *due <= now)?;
+        self.next_renewal = Some(now + RENEWAL);
+        Some(Effect::Renew(Side::Cloud))
+    }
+
+    /// Sends a probe if it is time, doubts a link that does not return one, and has a deaf one cured.
+    fn examine(
         &mut self,
         now: Tick,
         settings: &Settings,
@@ -249,10 +279,11 @@ impl Cloud {
 
     /// When [`Self::on_time`] has something to do.
     pub fn next_wakeup(&self, settings: &Settings) -> Option<Tick> {
-        match self.probe {
+        let probe = match self.probe {
             Some(probe) => Some(probe.sent + probe_returns(settings)),
             None => self.next_probe,
-        }
+        };
+        [probe, self.next_renewal].into_iter().flatten().min()
     }
 }
 

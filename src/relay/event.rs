@@ -4,7 +4,7 @@
 //! `Refused`, and before it `BodyLost`, when the store does not hold what was to be sent), `Verify`
 //! has exactly one `Verified` (with the reason `body-lost` in that case). `Ack` and `Note` have
 //! none: an ack that is lost brings the message again. Nor has `Reconnect`: the link goes down and
-//! comes up, or stays down. `Core` has none but `BodyLost`: what the core has to say comes as `Own`.
+//! comes up, or stays down; nor `Renew`: nothing waits for it. `Core` has none but `BodyLost`: what the core has to say comes as `Own`.
 
 use std::fmt;
 
@@ -125,6 +125,8 @@ pub enum Effect {
     Core(ForCore),
     /// Have a link connect, or at least subscribe, anew: it takes messages and delivers none.
     Reconnect(Side),
+    /// Have a link renew its subscriptions without a gap: one may be lost, with nobody told.
+    Renew(Side),
     /// Log a decision.
     Note(Note),
 }
@@ -137,7 +139,9 @@ impl Effect {
                 outgoing.content.needs()
             }
             Self::Verify { child, .. } => Some((child, Body::Csr)),
-            Self::Ack(..) | Self::Core(_) | Self::Reconnect(_) | Self::Note(_) => None,
+            Self::Ack(..) | Self::Core(_) | Self::Reconnect(_) | Self::Renew(_) | Self::Note(_) => {
+                None
+            }
         }
     }
 }

@@ -23,9 +23,9 @@ impl Relay {
         while let Some(name) = self.pop_due(now.tick) {
             self.on_child_time(now, &name, out);
         }
-        let probe = self.cloud.on_time(now.tick, &self.settings, &mut self.rng);
+        let link = self.cloud.on_time(now.tick, &self.settings, &mut self.rng);
         let barrier = self.local.on_time(now.tick, &self.settings.core, &mut self.rng);
-        out.then.extend(probe.into_iter().chain(barrier));
+        out.then.extend(link.chain(barrier));
         self.pump_core(now, out);
         // The floor first: a certificate that is to be confirmed makes work for the cloud.
         self.pump_floor(now, out);
@@ -83,7 +83,11 @@ impl Relay {
                 self.cloud.out.insert(outgoing.copy, name);
             }
             Effect::Verify { .. } => self.cloud.checking += 1,
-            Effect::Ack(..) | Effect::Core(_) | Effect::Reconnect(_) | Effect::Note(_) => {}
+            Effect::Ack(..)
+            | Effect::Core(_)
+            | Effect::Reconnect(_)
+            | Effect::Renew(_)
+            | Effect::Note(_) => {}
         }
     }
 

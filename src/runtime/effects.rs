@@ -44,6 +44,7 @@ impl Gateway {
                     tracing::warn!(link = %side, "takes messages and delivers none: it is to connect anew");
                     self.command(side, LinkCommand::Reconnect).await?;
                 }
+                Effect::Renew(side) => self.command(side, LinkCommand::Renew).await?,
                 Effect::Note(note) => self.journal.log(&note, self.clock.tick()),
             }
         }

@@ -29,6 +29,7 @@ use crate::{
         pki::{Authority, Files, Pair},
         proxy::Proxy,
         supervisor::{Program, RestartCommand, Supervisor},
+        within,
     },
     way::Via,
 };
@@ -202,25 +203,29 @@ impl CoreSite {
     /// The next uplink of this kind from the core; meanwhile the cloud says again what it last said
     /// of that kind: a nucleus keeps nothing for a gateway that is away.
     pub async fn hears(&self, cloud: &mut Cloud, kind: &str, saying: &str) -> Seen {
-        let began = now();
-        loop {
-            if let Ok(seen) = timeout(AGAIN, cloud.uplink(CORE, kind)).await {
-                return seen;
+        let said_again = async {
+            loop {
+                match timeout(AGAIN, cloud.uplink(CORE, kind)).await {
+                    Ok(seen) => return seen,
+                    Err(_) => cloud.say_again(CORE, saying).await,
+                }
             }
-            assert!(began.elapsed() < DEADLINE * 2, "no {kind} came\n{}", self.supervisor.log());
-            cloud.say_again(CORE, saying).await;
-        }
+        };
+        within(DEADLINE, &format!("a {kind} of the core"), said_again).await
     }
 
     /// Asks for a rotation; the CSR.
     pub async fn asked(&self, cloud: &mut Cloud, rotation: &str) -> Seen {
         cloud.request(CORE, &json!({"rotationId": rotation, "core": CORE})).await;
-        loop {
-            let csr = self.hears(cloud, "csr_res", "csr_req").await;
-            if csr.text("rotationId") == rotation {
-                return csr;
+        let this_one = async {
+            loop {
+                let csr = self.hears(cloud, "csr_res", "csr_req").await;
+                if csr.text("rotationId") == rotation {
+                    return csr;
+                }
             }
-        }
+        };
+        within(DEADLINE, &format!("a csr_res for {rotation}"), this_one).await
     }
 
     /// The core's ack, which came over the certificate that it names.
@@ -269,12 +274,16 @@ impl CoreSite {
     }
 
     async fn downlink(&self, cloud: &Cloud, device: &mut crate::peers::Device, kind: &str) -> Seen {
-        loop {
-            match timeout(AGAIN, device.downlink(kind)).await {
-                Ok(seen) => return seen,
-                Err(_) => cloud.say_again(&device.name, kind).await,
+        let what = format!("a {kind} for {}", device.name);
+        let said_again = async {
+            loop {
+                match timeout(AGAIN, device.next(kind)).await {
+                    Ok(seen) => return seen,
+                    Err(_) => cloud.say_again(&device.name, kind).await,
+                }
             }
-        }
+        };
+        within(DEADLINE, &what, said_again).await
     }
 
     /// The certificate that the nucleus is connected with, or was last.

@@ -28,12 +28,13 @@ use crate::{
         peer::{Login, Peer},
         pki::{Authority, Files, Pair},
         proxy::Proxy,
+        within,
     },
     way::{WayUp, say_again, toml},
 };
 
 /// Far more than anything takes on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The gateway's program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_certrelay");
@@ -167,12 +168,16 @@ impl Site {
     /// The next message of this kind to a child, after one that may have been lost: a nucleus, and
     /// the cloud for a nucleus, keep none for a gateway that is away. The cloud says it again then.
     pub async fn downlink(&self, cloud: &Cloud, device: &mut Device, kind: &str) -> Seen {
-        loop {
-            tokio::select! {
-                seen = device.downlink(kind) => return seen,
-                () = self.say_again() => cloud.say_again(&device.name, kind).await,
+        let what = format!("a {kind} for {}", device.name);
+        let said_again = async {
+            loop {
+                tokio::select! {
+                    seen = device.next(kind) => return seen,
+                    () = self.say_again() => cloud.say_again(&device.name, kind).await,
+                }
             }
-        }
+        };
+        within(DEADLINE, &what, said_again).await
     }
 
     /// Waits until a child's rotation is over, after the cloud has settled its notice: a word that

@@ -18,6 +18,7 @@ under_each_nucleus!(
     a_nucleus_that_restarts_and_knows_us_no_more_ends_the_gateway_in_time,
     a_gateway_that_was_offline_since_boot_serves_the_floor_and_catches_up,
     a_subscription_that_died_without_a_word_is_found_within_two_probe_intervals,
+    one_subscription_that_was_lost_alone_is_made_anew,
     what_a_nucleus_said_yes_to_and_lost_is_sent_again,
     nonsense_from_the_nucleus_costs_a_connection_at_most,
     a_nucleus_that_stops_reading_holds_nothing_up_for_long,
@@ -132,6 +133,15 @@ async fn a_subscription_that_died_without_a_word_is_found_within_two_probe_inter
     let found = died.elapsed();
     assert!(found < INTERVAL * 2, "found after {found:?}");
     println!("{via:?}: found and cured after {found:?}, at an interval of {INTERVAL:?}");
+    goes_on(&mut site, &mut cloud, &mut device, &csr).await;
+    no_rule_was_broken(&mut site);
+}
+
+async fn one_subscription_that_was_lost_alone_is_made_anew(via: Via) {
+    let mut site = Site::plain(via);
+    site.gateway.started().await;
+    let (mut cloud, mut device, csr) = under_way(&mut site).await;
+    site.gateway.nucleus().lose_subscription("management/topic/+/crt");
     goes_on(&mut site, &mut cloud, &mut device, &csr).await;
     no_rule_was_broken(&mut site);
 }

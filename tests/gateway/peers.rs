@@ -17,6 +17,7 @@ use crate::{
     support::{
         peer::{Login, Peer, Received},
         pki::{Authority, named},
+        within,
     },
 };
 
@@ -105,26 +106,23 @@ impl Cloud {
 
     /// The next unread uplink of this kind from this child.
     pub async fn uplink(&mut self, name: &str, kind: &str) -> Seen {
-        loop {
-            let fits = |seen: &Seen| seen.name == name && seen.kind == kind;
-            if let Some(at) = self.unread.iter().position(fits) {
-                return self.unread.remove(at).expect("it is there");
-            }
-            let message = self.peer.receive(DEADLINE).await;
-            let seen = Seen::read(&message.unwrap_or_else(|| panic!("no {kind} of {name} came")));
-            self.seen.push(seen.clone());
-            self.unread.push_back(seen);
-        }
+        let what = format!("a {kind} of {name}");
+        let fits = |seen: &Seen| seen.name == name && seen.kind == kind;
+        within(DEADLINE, &what, self.next(fits)).await
     }
 
     /// The next unread uplink from this device, of any kind.
     pub async fn any_uplink(&mut self, name: &str) -> Seen {
+        let what = format!("anything of {name}");
+        within(DEADLINE, &what, self.next(|seen| seen.name == name)).await
+    }
+
+    async fn next(&mut self, fits: impl Fn(&Seen) -> bool) -> Seen {
         loop {
-            if let Some(at) = self.unread.iter().position(|seen| seen.name == name) {
+            if let Some(at) = self.unread.iter().position(&fits) {
                 return self.unread.remove(at).expect("it is there");
             }
-            let message = self.peer.receive(DEADLINE).await;
-            let seen = Seen::read(&message.unwrap_or_else(|| panic!("nothing of {name} came")));
+            let seen = Seen::read(&self.peer.next().await);
             self.seen.push(seen.clone());
             self.unread.push_back(seen);
         }
@@ -132,12 +130,15 @@ impl Cloud {
 
     /// As [`Cloud::uplink`], but past what says once more what this has returned before.
     pub async fn new_uplink(&mut self, name: &str, kind: &str) -> Seen {
-        loop {
-            let seen = self.uplink(name, kind).await;
-            if self.heard.insert(seen.text("mid").to_owned()) {
-                return seen;
+        let new_one = async {
+            loop {
+                let seen = self.uplink(name, kind).await;
+                if self.heard.insert(seen.text("mid").to_owned()) {
+                    return seen;
+                }
             }
-        }
+        };
+        within(DEADLINE, &format!("a new {kind} of {name}"), new_one).await
     }
 
     /// Takes all that came up to now for read.
@@ -201,10 +202,14 @@ impl Device {
 
     /// The next message of this kind; others are passed over.
     pub async fn downlink(&mut self, kind: &str) -> Seen {
+        let what = format!("a {kind} for {}", self.name);
+        within(DEADLINE, &what, self.next(kind)).await
+    }
+
+    /// As [`Device::downlink`], for who has a deadline of his own.
+    pub async fn next(&mut self, kind: &str) -> Seen {
         loop {
-            let message = self.peer.receive(DEADLINE).await;
-            let message = message.unwrap_or_else(|| panic!("no {kind} for {} came", self.name));
-            let seen = Seen::read(&message);
+            let seen = Seen::read(&self.peer.next().await);
             if seen.kind == kind {
                 return seen;
             }

@@ -15,8 +15,9 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::{
-    harness::{CORE, Site, Via},
+    harness::{CORE, DEADLINE, Site, Via},
     peers::{Cloud, Seen, certificate_id},
+    support::within,
 };
 
 const NONCE: Nonce = Nonce([0xA7; 16]);
@@ -82,12 +83,15 @@ async fn a_device_proves_to_the_cloud_that_csr_and_ack_are_its_own(via: Via) {
 
 /// What comes up of what was said; it is said again as long as nothing comes, as it may be lost.
 async fn answer(cloud: &mut Cloud, said: &str, kind: &str) -> Seen {
-    loop {
-        match timeout(Duration::from_secs(3), cloud.uplink("dev-a", kind)).await {
-            Ok(seen) => return seen,
-            Err(_) => cloud.say_again("dev-a", said).await,
+    let said_again = async {
+        loop {
+            match timeout(Duration::from_secs(3), cloud.uplink("dev-a", kind)).await {
+                Ok(seen) => return seen,
+                Err(_) => cloud.say_again("dev-a", said).await,
+            }
         }
-    }
+    };
+    within(DEADLINE, &format!("a {kind} of dev-a"), said_again).await
 }
 
 fn thing() -> ThingName {

@@ -172,6 +172,8 @@ pub struct Bench {
     pub probes: Vec<Duration>,
     /// When the link to the cloud was told to connect anew.
     pub cures: Vec<Duration>,
+    /// When subscriptions were renewed.
+    pub renewals: Vec<Duration>,
     /// What the core itself was handed, and when.
     pub for_core: Vec<(Duration, Kind, Vec<u8>)>,
     pub settled: Vec<CertificateId>,
@@ -222,6 +224,7 @@ impl Bench {
             verifies: vec![],
             probes: vec![],
             cures: vec![],
+            renewals: vec![],
             for_core: vec![],
             settled: vec![],
             withdrawn: vec![],
@@ -342,6 +345,10 @@ impl Bench {
                 Effect::Reconnect(side) => {
                     assert_eq!(side, Side::Cloud);
                     self.cures.push(self.time);
+                }
+                Effect::Renew(side) => {
+                    assert_eq!(side, Side::Cloud);
+                    self.renewals.push(self.time);
                 }
                 Effect::Verify { child, key } => {
                     self.verifies.push((child.clone(), key));

@@ -44,6 +44,13 @@ pub async fn eventually_async(
     }
 }
 
+/// What comes of this; panics with `what` when nothing does within `deadline`, however much goes on
+/// meanwhile.
+pub async fn within<T>(deadline: Duration, what: &str, work: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(deadline, work).await;
+    done.unwrap_or_else(|_| panic!("not within {deadline:?}: {what}"))
+}
+
 /// The monotonic clock.
 #[expect(clippy::disallowed_methods, reason = "a test measures real time")]
 pub fn now() -> Instant {

@@ -151,6 +151,11 @@ impl Peer {
         timeout(deadline, self.received.recv()).await.ok().flatten()
     }
 
+    /// The next message; for who has a deadline of his own. Panics when the connection has ended.
+    pub async fn next(&mut self) -> Received {
+        self.received.recv().await.expect("the connection stands")
+    }
+
     /// What has come so far. After [`Peer::flush`]: all that the broker had sent until then.
     pub fn received(&mut self) -> Vec<Received> {
         std::iter::from_fn(|| self.received.try_recv().ok()).collect()

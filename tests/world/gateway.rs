@@ -144,6 +144,8 @@ pub struct Gateway {
     pub cloud_up: bool,
     /// Nothing of the cloud comes through.
     pub deaf: bool,
+    /// Nothing of this kind comes through, and all else does.
+    pub lost: Option<&'static str>,
     /// What the cloud's broker keeps, if it keeps anything.
     pub cloud_session: Option<VecDeque<(String, Vec<u8>)>>,
     /// So many points of a cut are passed before the power goes.
@@ -175,6 +177,7 @@ impl Gateway {
             session: VecDeque::new(),
             cloud_up: false,
             deaf: false,
+            lost: None,
             cloud_session: cloud_keeps.then(VecDeque::new),
             cut: None,
             points: 0,
@@ -204,7 +207,7 @@ impl Gateway {
         self.seeds += 1;
         self.restarts += 1;
         self.relay = Self::start(&self.settings, &mut self.disk, self.seeds, now, self.trusted);
-        (self.floor, self.cloud_up, self.deaf) = (None, false, false);
+        (self.floor, self.cloud_up, self.deaf, self.lost) = (None, false, false, None);
     }
 
     pub fn clock(&self, now: u64) -> Now {

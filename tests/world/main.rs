@@ -70,7 +70,7 @@ fn schedule(seed: u64) -> World {
             Some(ask) if rng.bool() => ask + rng.u64(..2 * HOUR),
             _ => rng.u64(..days * DAY),
         };
-        let (off, on, lasts) = match rng.u8(..13) {
+        let (off, on, lasts) = match rng.u8(..14) {
             0 | 1 => (Act::CloudDown(gateway), Act::CloudUp(gateway), rng.u64(..5 * DAY)),
             2 => (Act::FloorDown(gateway), Act::FloorUp(gateway), rng.u64(..DAY)),
             3 => (Act::FloorForgets(gateway), Act::FloorUp(gateway), 0),
@@ -85,6 +85,10 @@ fn schedule(seed: u64) -> World {
                 (one, other, rng.u64(..10 * DAY))
             }
             10 => (Act::Deaf(gateway), Act::Deaf(gateway), rng.u64(..DAY)),
+            11 => {
+                let kind = *rng.choice(&["/csr_req", "/crt", "/result"]).expect("some");
+                (Act::LosesOne(gateway, kind), Act::LosesOne(gateway, kind), rng.u64(..DAY))
+            }
             8 => (Act::ClockLost(gateway), Act::ClockFound(gateway), rng.u64(..10 * DAY)),
             _ => (Act::Mischief(gateway), Act::Mischief(gateway), rng.u64(..DAY)),
         };

@@ -285,7 +285,7 @@ impl World {
 
     fn at_gateway(&mut self, to: usize, topic: String, payload: Vec<u8>) {
         let gateway = &mut self.gateways[to];
-        if gateway.deaf {
+        if gateway.deaf || gateway.lost.is_some_and(|kind| topic.ends_with(kind)) {
             return;
         }
         if gateway.cloud_up {
@@ -374,11 +374,15 @@ impl World {
             Effect::Ack(Side::Cloud, _) | Effect::Core(_) | Effect::Note(_) => {}
             Effect::Reconnect(side) => {
                 assert_eq!(side, Side::Cloud);
-                self.gateways[gateway].deaf = false;
+                (self.gateways[gateway].deaf, self.gateways[gateway].lost) = (false, None);
                 if self.gateways[gateway].cloud_up {
                     self.plan(0, Happening::Act(Act::CloudDown(gateway)));
                     self.plan(RESUBSCRIBES, Happening::Act(Act::CloudUp(gateway)));
                 }
+            }
+            Effect::Renew(side) => {
+                assert_eq!(side, Side::Cloud);
+                self.gateways[gateway].lost = None;
             }
             Effect::Verify { child, key } => {
                 self.plan(1, Happening::Verified { gateway, restarts, child, key });

@@ -152,6 +152,13 @@ impl FakeNucleus {
         self.nucleus.lock().restart_iotcored();
     }
 
+    /// The cloud does not send what this filter takes any more, no component is told, and all else
+    /// goes on. The classic nucleus comes to that when a component is started again while its UNSUBACK
+    /// is under way, lite when it can't subscribe to one filter after a new connection.
+    pub fn lose_subscription(&self, filter: &str) {
+        self.nucleus.lock().lose_subscription(filter);
+    }
+
     /// Java: what waits for the cloud is lost.
     pub fn lose_spool(&self) {
         self.nucleus.lock().lose_spool();

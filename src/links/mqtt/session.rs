@@ -118,8 +118,8 @@ impl<'a> Session<'a> {
                     None => return End::Closed,
                     Some(LinkCommand::Reconnect) => return End::Renewed,
                     Some(LinkCommand::Ack(delivery)) => self.acknowledge(delivery),
-                    // What it has sent is confirmed by the broker.
-                    Some(LinkCommand::Unconfirmed(_)) => {}
+                    // What it has sent is confirmed by the broker, and so are its subscriptions.
+                    Some(LinkCommand::Unconfirmed(_) | LinkCommand::Renew) => {}
                     Some(LinkCommand::Publish(publish)) => self.publish(publish, notices),
                 },
                 Some(done) = notices.join_next() => {

@@ -97,6 +97,26 @@ fn a_link_that_is_heard_needs_no_cure_though_its_probes_are_forbidden() {
 }
 
 #[test]
+fn subscriptions_are_renewed_soon_after_they_were_made_and_then_once_an_hour_whatever_is_heard() {
+    for heard in [true, false] {
+        let mut b = if heard { Bench::up() } else { swallowing() };
+        let began = b.time;
+        b.advance(hours(5) + minutes(1));
+        let after: Vec<_> = b.renewals.iter().map(|renewal| *renewal - began).collect();
+        let hourly = (0..=5).map(|hour| hours(hour) + secs(10));
+        assert_eq!(after, hourly.collect::<Vec<_>>(), "{heard}");
+    }
+}
+
+#[test]
+fn a_link_that_is_not_connected_has_nothing_to_renew() {
+    let mut b = Bench::up();
+    b.cloud_down();
+    b.advance(days(1));
+    assert!(b.renewals.is_empty(), "{:?}", b.renewals);
+}
+
+#[test]
 fn a_link_that_says_it_is_offline_is_not_cured() {
     let mut b = Bench::up();
     b.cloud_answer = Answer::Offline;

@@ -16,6 +16,8 @@ pub enum Act {
     CloudUp(usize),
     /// The subscriptions at the cloud's side are lost, and nobody says so.
     Deaf(usize),
+    /// One of them is, and the others are not.
+    LosesOne(usize, &'static str),
     FloorDown(usize),
     FloorUp(usize),
     /// The local broker restarts and keeps nothing.
@@ -51,6 +53,7 @@ impl World {
             }
             Act::CloudUp(gateway) => self.cloud_up(gateway),
             Act::Deaf(gateway) => self.gateways[gateway].deaf = true,
+            Act::LosesOne(gateway, kind) => self.gateways[gateway].lost = Some(kind),
             Act::FloorDown(gateway) => {
                 self.gateways[gateway].floor = None;
                 self.feed(gateway, vec![Event::Down { side: Side::Local }]);

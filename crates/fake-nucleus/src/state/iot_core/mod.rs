@@ -219,6 +219,13 @@ impl State {
         subscriptions.map(|s| (s.key, topic::example(&s.filter))).collect()
     }
 
+    /// The cloud's part of a subscription is gone; the nucleus knows that, its components do not.
+    pub fn lose_subscription(&mut self, filter: &str) {
+        self.iot_core.granted.remove(filter);
+        let (id, filter) = (self.cloud.id(), filter.to_owned());
+        self.send_up(Command::Unsubscribe { id, filter });
+    }
+
     /// How many messages are in the spool.
     pub fn spooled(&self) -> usize {
         self.iot_core.spool.len()
