@@ -33,7 +33,9 @@ demo: mosquitto
 	$(CARGO) build --workspace --no-default-features --bins --example factory
 	$(or $(CARGO_TARGET_DIR),target)/debug/examples/factory $(if $(LITE),--lite)
 
-# Without the AWS SDK, whose build takes minutes: `make test-aws` tests what needs it.
+# Without the AWS SDK, whose build takes minutes: `make test-aws` tests what needs it. Most tests
+# wait for a broker or a gateway, so there are more at once than processors.
+test: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 test: mosquitto awsiotsdk
 	$(CARGO) test --workspace --no-default-features
 	AWSIOTSDK_PYTHON=$(AWSIOTSDK_HOME)/bin/python \
