@@ -69,6 +69,7 @@ pub mod install;
 pub mod keys;
 pub mod links;
 pub mod local_time;
+pub mod lock;
 pub mod nucleus;
 pub mod proof;
 pub mod reason;

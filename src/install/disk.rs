@@ -23,6 +23,7 @@ use super::{
     mounts,
     port::{Access, Facts, Files, Kind, Owner, User},
 };
+use crate::lock::FileLock;
 
 /// The real file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,7 +31,7 @@ pub struct Disk;
 
 impl Files for Disk {
     type Handle = File;
-    type Lock = File;
+    type Lock = FileLock;
 
     fn facts(&self, path: &Path) -> io::Result<Facts> {
         fs::symlink_metadata(path).map(|found| facts(&found))
@@ -121,13 +122,8 @@ impl Files for Disk {
         File::open(dir)?.sync_all()
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<File>> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(error),
-        }
+    fn lock(&self, path: &Path) -> io::Result<Option<FileLock>> {
+        FileLock::take(path)
     }
 
     fn is_mount_point(&self, path: &Path) -> io::Result<bool> {

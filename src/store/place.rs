@@ -10,13 +10,14 @@
 //! the store next grows.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Write as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use super::StoreError;
+use crate::lock::FileLock;
 
 const DATABASE: &str = "certrelay.redb";
 const DRAFT: &str = "certrelay.redb.new";
@@ -33,13 +34,15 @@ pub(super) struct Place {
     dir: PathBuf,
     ballast_bytes: u64,
     ballasted: bool,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl Place {
     /// Takes the directory, if nobody else has it.
     pub fn take(dir: &Path, ballast_bytes: u64) -> Result<Self, StoreError> {
-        let lock = lock(&dir.join(LOCK))?;
+        let path = dir.join(LOCK);
+        let lock = FileLock::take(&path).map_err(|error| StoreError::from_io(&path, &error))?;
+        let lock = lock.ok_or(StoreError::Locked { path })?;
         let ballast = fs::metadata(dir.join(BALLAST));
         // A shorter one is what a kill left of one that was being made.
         let ballasted = ballast.is_ok_and(|found| found.len() == ballast_bytes);
@@ -160,16 +163,6 @@ impl Place {
 
     fn sync_dir(&self) -> io::Result<()> {
         File::open(&self.dir)?.sync_all()
-    }
-}
-
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    let file = file.map_err(|error| StoreError::from_io(path, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(StoreError::from_io(path, &error)),
     }
 }
 

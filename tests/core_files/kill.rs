@@ -13,6 +13,7 @@ use std::{
 
 use certrelay::{
     install::{Disk, Facts, Files, Owner, Pair, PairFiles, User},
+    lock::FileLock,
     wire::CertificateId,
 };
 use zeroize::Zeroizing;
@@ -54,7 +55,7 @@ macro_rules! pass_on {
 
 impl Files for Mortal {
     type Handle = fs::File;
-    type Lock = fs::File;
+    type Lock = FileLock;
 
     pass_on! {
         see facts(path: &Path) -> Facts;
@@ -78,7 +79,7 @@ impl Files for Mortal {
         change set_dir_mode(dir: &Path, mode: u32) -> ();
         change remove_dir(dir: &Path) -> ();
         change sync_dir(dir: &Path) -> ();
-        change lock(path: &Path) -> Option<fs::File>;
+        change lock(path: &Path) -> Option<FileLock>;
     }
 }
 
