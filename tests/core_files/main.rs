@@ -3,6 +3,8 @@
 //! read-only, or somebody else's. Whatever happens, a nucleus finds a matching pair under the
 //! configured paths, and the rest can be done afterwards.
 
+#[path = "../support/alone.rs"]
+mod alone;
 mod cases;
 mod drive;
 mod faults;

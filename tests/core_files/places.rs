@@ -23,6 +23,7 @@ use certrelay::{
 use tempfile::TempDir;
 
 use super::{
+    alone::is_alone,
     drive::{Core, Goal, Stopped, issue, pair, plan},
     kill,
 };
@@ -199,6 +200,9 @@ fn drain(dir: &Path) {
 
 #[test]
 fn a_full_disk_is_found_before_there_is_a_key_and_harms_nothing_later() {
+    if !is_alone("places::a_full_disk_is_found_before_there_is_a_key_and_harms_nothing_later") {
+        return;
+    }
     let dir = temp();
     let Some(_disk) = Mounted::tmpfs(dir.path()) else { return skip("a_full_disk_…") };
     let (at, old) = plant(dir.path());
@@ -226,6 +230,11 @@ fn a_full_disk_is_found_before_there_is_a_key_and_harms_nothing_later() {
 
 #[test]
 fn a_disk_that_is_read_only_is_found_before_there_is_a_key_and_harms_nothing_later() {
+    if !is_alone(
+        "places::a_disk_that_is_read_only_is_found_before_there_is_a_key_and_harms_nothing_later",
+    ) {
+        return;
+    }
     let dir = temp();
     let Some(disk) = Mounted::tmpfs(dir.path()) else {
         return skip("a_disk_that_is_read_only_…");
