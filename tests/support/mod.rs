@@ -14,8 +14,10 @@ pub mod proxy;
 pub mod supervisor;
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, TcpListener},
     path::Path,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -73,12 +75,14 @@ pub fn holds(folder: &Path, text: &str) -> bool {
     })
 }
 
-/// A port of 127.0.0.1 that is free now. Below the range that the kernel takes for outgoing
-/// connections, so that a stopped server finds it free again.
+/// A port of 127.0.0.1 that is free now, and that no other test of this process was given. Below the
+/// range that the kernel takes for outgoing connections, so that a stopped server finds it free again.
 pub fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     for _ in 0..1000 {
         let port = fastrand::u16(12_000..32_000);
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let is_new = GIVEN.lock().expect("nobody panics with it").insert(port);
+        if is_new && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
     }
