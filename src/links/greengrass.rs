@@ -231,8 +231,8 @@ impl<'a> Driver<'a> {
             (Stage::Serves { streams, .. }, Nucleus::Lite) => {
                 Stage::Subscribes { fresh: self.subscribe(), old: Some(streams) }
             }
-            (Stage::Serves { streams, next }, Nucleus::Classic) => {
-                drop((streams, next));
+            (Stage::Serves { streams, fresh }, Nucleus::Classic) => {
+                drop((streams, fresh));
                 Stage::Rests { until: Instant::now() + REST }
             }
             (other, _) => return self.stage = other,
@@ -242,12 +242,12 @@ impl<'a> Driver<'a> {
 
     /// Subscriptions that a renewal still waits for are asked for by the client.
     fn renew(&mut self) {
-        if !matches!(self.stage, Stage::Serves { next: None, .. }) {
+        if !matches!(self.stage, Stage::Serves { fresh: None, .. }) {
             return;
         }
-        let fresh = self.subscribe();
-        if let Stage::Serves { next, .. } = &mut self.stage {
-            *next = Some(fresh);
+        let subscribed = self.subscribe();
+        if let Stage::Serves { fresh, .. } = &mut self.stage {
+            *fresh = Some(subscribed);
         }
     }
 
@@ -370,13 +370,13 @@ impl<'a> Driver<'a> {
                 self.read_out(old);
                 self.serve(fresh);
             }
-            (Stage::Serves { streams, next: Some(mut next) }, Verdict::Granted)
-                if next.verdict() == Verdict::Granted =>
+            (Stage::Serves { streams, fresh: Some(mut fresh) }, Verdict::Granted)
+                if fresh.verdict() == Verdict::Granted =>
             {
                 self.read_out(Some(streams));
                 // It was said when the link came up.
-                next.give_up_refused();
-                self.stage = Stage::Serves { streams: next, next: None };
+                fresh.give_up_refused();
+                self.stage = Stage::Serves { streams: fresh, fresh: None };
             }
             (other, Verdict::Granted) => self.stage = other,
             (serves @ Stage::Serves { .. }, Verdict::Waiting) => {
@@ -401,7 +401,7 @@ impl<'a> Driver<'a> {
         for why in streams.give_up_refused() {
             tracing::warn!(why, "done without: it is not known what arrives");
         }
-        self.stage = Stage::Serves { streams, next: None };
+        self.stage = Stage::Serves { streams, fresh: None };
         if let Some((_, nucleus)) = self.connected {
             self.window = Window::new(nucleus, self.unconfirmed);
         }

@@ -16,7 +16,7 @@ pub(super) enum Stage {
     /// For the subscriptions to be granted. The old ones are heard until then.
     Subscribes { fresh: Streams<IoTCoreMessage>, old: Option<Streams<IoTCoreMessage>> },
     /// For nothing: it is up. While it is renewed, for the streams that are to take its place.
-    Serves { streams: Streams<IoTCoreMessage>, next: Option<Streams<IoTCoreMessage>> },
+    Serves { streams: Streams<IoTCoreMessage>, fresh: Option<Streams<IoTCoreMessage>> },
 }
 
 impl Stage {
@@ -24,11 +24,11 @@ impl Stage {
     pub async fn next(&mut self) -> News<IoTCoreMessage> {
         match self {
             Self::Away | Self::Rests { .. } => std::future::pending().await,
-            Self::Serves { streams, next: None }
+            Self::Serves { streams, fresh: None }
             | Self::Subscribes { fresh: streams, old: None } => streams.next().await,
-            Self::Serves { streams, next: Some(next) } => tokio::select! {
+            Self::Serves { streams, fresh: Some(fresh) } => tokio::select! {
                 news = streams.next() => news,
-                news = next.next() => news,
+                news = fresh.next() => news,
             },
             Self::Subscribes { fresh, old: Some(old) } => loop {
                 return tokio::select! {
@@ -47,8 +47,8 @@ impl Stage {
     pub fn take_shed(&mut self) -> u64 {
         match self {
             Self::Away | Self::Rests { .. } => 0,
-            Self::Serves { streams, next } => {
-                streams.take_shed() + next.as_mut().map_or(0, Streams::take_shed)
+            Self::Serves { streams, fresh } => {
+                streams.take_shed() + fresh.as_mut().map_or(0, Streams::take_shed)
             }
             Self::Subscribes { fresh, old } => {
                 fresh.take_shed() + old.as_mut().map_or(0, Streams::take_shed)

@@ -12,7 +12,8 @@ const DEVICES: u64 = 1_000_000;
 const HOUR: u64 = 3_600;
 const DAY: u64 = 86_400;
 
-/// Published default quotas, in calls a second, of those APIs that have one. DynamoDB, SQS and Publish are bound by nothing that matters here.
+/// Published default quotas, in calls a second, of those APIs that have one. DynamoDB,
+/// SQS and Publish are bound by nothing that matters here.
 const QUOTAS: [(Call, u64); 10] = [
     (Call::ListPrincipalThings, 10),
     (Call::DescribeCertificate, 10),
