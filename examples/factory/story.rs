@@ -231,7 +231,7 @@ impl<'a> Story<'a> {
         let on = self.agents.len() + 1 - LATE;
         self.until("every device that is on has rotated", |story| {
             let count = cloud::lock(&story.cloud).count();
-            count.rotated + count.refused >= on
+            count.rotated + count.refused >= on && story.settled() >= on
         })
         .await
     }
@@ -248,7 +248,10 @@ impl<'a> Story<'a> {
         .await?;
         let found = (self.screen.elapsed() - struck).as_secs_f32();
         self.tell(&format!("found by a probe: subscribed anew {found:.1} s later"));
-        Ok(())
+        // A nucleus that is restarted forgets the answers that are on their way, and the gateway
+        // asks for those a day later.
+        let all = self.agents.len() + 1;
+        self.until("every device has rotated", |story| story.settled() >= all).await
     }
 
     /// How often the gateway has asked the nucleus for a subscription.
@@ -368,6 +371,12 @@ impl<'a> Story<'a> {
     fn number(&self, state: RowState) -> usize {
         let rows = self.snapshot().map(|snapshot| snapshot.children).unwrap_or_default();
         rows.iter().filter(|row| row.state == state).count()
+    }
+
+    /// How many devices are done, and the gateway knows that the cloud has heard it.
+    fn settled(&self) -> usize {
+        let rows = self.snapshot().map(|snapshot| snapshot.children).unwrap_or_default();
+        rows.iter().filter(|row| row.state == RowState::Done && row.notices == 0).count()
     }
 
     fn links_are_up(&self) -> bool {
